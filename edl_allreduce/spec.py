@@ -1,0 +1,149 @@
+"""What a job is: frozen settings, defined once, from which flags, help, Python signature and JSON derive."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edl_allreduce import flags
+from edl_allreduce.errors import UsageError
+from edl_allreduce.flags import flag
+from edl_allreduce.params import format_params, parse_params
+
+DEFAULT_BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Model."""
+
+    model_zoo: str = flag("folder with the model's Python files", check="not empty", metavar="FOLDER")
+    model_def: str = flag(
+        "the model: file and name joined by dots; regressor.wide_and_deep.MagicalWAD is MagicalWAD in "
+        "regressor/wide_and_deep.py; a file alone for ElasticDL's module functions",
+        check="not empty",
+        metavar="FILE.NAME",
+    )
+    params: str = flag('arguments of the model, as "hidden_units=[10, 100], learning_rate=0.01"', "", metavar="NAME=VALUE,…")
+    input_fn: str = flag("input function to use instead of the model's default_input", "", metavar="FILE.NAME")
+    loss: str = flag("loss to use instead of default_loss: a function of the zoo, or a Keras name", "", metavar="NAME")
+    optimizer: str = flag("optimizer to use instead of default_optimizer: a function of the zoo, or a Keras name", "", metavar="NAME")
+
+    def __post_init__(self) -> None:
+        if len(self.model_def.split(".")) < 1 or not all(part.isidentifier() for part in self.model_def.split(".")):
+            raise UsageError(f"--model_def: expected FILE.NAME such as digits.Classifier, got {self.model_def!r}")
+        parse_params(self.params)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """`params` as Python values."""
+        return parse_params(self.params)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Data."""
+
+    data: str = flag("RecordIO files: a path, a pattern, a folder, or several joined by commas; also gs:// and s3://",
+                     check="not empty", metavar="PATTERN")
+    shuffle: bool = flag("shuffle the records anew in every epoch (deterministic, by seed)", True)
+    records_per_task: int = flag("records per task, where the files' chunks allow", 4096, check="positive", advanced=True)
+    lanes: int = flag("how many places of an epoch are read side by side (0: as memory allows, at most 64)", 0,
+                      check="not negative", advanced=True)
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """Training."""
+
+    num_epochs: int = flag("how often every record is used", 1, check="positive")
+    batch_size: int | None = flag(
+        f"records per step over all workers together; the result does not depend on the number of workers (default {DEFAULT_BATCH_SIZE})",
+        None, check="positive")
+    minibatch_size: int | None = flag("records per step and worker, instead of batch_size", None, check="positive")
+    seed: int = flag("seed of everything random: initial weights, the order of the records, dropout", 0, check="not negative")
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.minibatch_size is not None:
+            raise UsageError("--batch_size and --minibatch_size: give one of them; the first is per step, the second per step and worker")
+
+    def global_batch(self, world_size: int) -> int:
+        """Records that one step of a round with `world_size` workers consumes."""
+        if self.minibatch_size is not None:
+            return self.minibatch_size * world_size
+        return self.batch_size or DEFAULT_BATCH_SIZE
+
+
+@dataclass(frozen=True)
+class ElasticSpec:
+    """Workers."""
+
+    num_workers: int = flag("how many workers to keep alive", 1, check="positive")
+    min_workers: int = flag("with fewer workers than this, training waits", 1, check="positive")
+    worker_timeout: float = flag("a worker that is silent for so many seconds is dropped and replaced", 3.0,
+                                 check="positive", advanced=True)
+    gather_timeout: float = flag("at the start, and when several workers come, wait at most so many seconds for the slowest",
+                                 5.0, check="not negative", advanced=True)
+    part_timeout: float = flag("after a failure, a worker that is not ready for the next round after so many seconds is dropped",
+                               30.0, check="positive", advanced=True)
+
+    def __post_init__(self) -> None:
+        if self.min_workers > self.num_workers:
+            raise UsageError(f"--min_workers: expected at most num_workers ({self.num_workers}), got {self.min_workers}")
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """Result."""
+
+    output: str = flag("folder or URL for the trained model", check="not empty", metavar="FOLDER")
+    overwrite: bool = flag("replace what is in output", False)
+    audit: bool = flag("write which record was consumed at which step, to the job's folder", False, advanced=True)
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A whole job. Frozen, validated when made; the same in every process."""
+
+    model: ModelSpec
+    data: DataSpec
+    training: TrainingSpec
+    elastic: ElasticSpec
+    output: OutputSpec
+
+    @staticmethod
+    def from_flags(values: Mapping[str, Any]) -> JobSpec:
+        """A job from flat flags (or keyword arguments), each typed or a string; `params` may also be a dict.
+
+        Raises:
+            UsageError: a flag is unknown, missing or wrong.
+        """
+        values = dict(values)
+        if isinstance(values.get("params"), Mapping):
+            values["params"] = format_params(values["params"])
+        return JobSpec(**flags.parse(GROUPS, values))
+
+    def to_json(self) -> str:
+        """One line of JSON that `from_json` reads back."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    @staticmethod
+    def from_json(text: str) -> JobSpec:
+        """The job that `to_json` wrote.
+
+        Raises:
+            UsageError: a field is unknown, missing or of another type.
+        """
+        return flags.from_json(JobSpec, json.loads(text), "job")
+
+
+GROUPS: dict[str, type] = {
+    "model": ModelSpec,
+    "data": DataSpec,
+    "training": TrainingSpec,
+    "elastic": ElasticSpec,
+    "output": OutputSpec,
+}
