@@ -81,7 +81,7 @@ class Flag:
                 number = None
             if number is not None and number == number and (isinstance(value, str) or number == value):
                 return number
-        elif isinstance(value, self.type):
+        elif isinstance(value, self.type) and self.type in (str, bool):
             return value
         raise UsageError(f"--{self.name}: expected {self._expected()}, got {value!r}")
 
