@@ -13,7 +13,7 @@ fi
 PATH="$tools/bin:$PATH"
 protos=$(git ls-files --cached --others --exclude-standard '*.proto')
 # shellcheck disable=SC2086
-python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. $protos
+python -m grpc_tools.protoc -I . --python_out=. --mypy_out=. $protos
 for proto in $protos; do
     if grep -q '^service ' "$proto"; then
         python -m grpc_tools.protoc -I . --grpc_python_out=. --mypy_grpc_out=. "$proto"
