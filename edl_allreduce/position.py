@@ -1,0 +1,97 @@
+"""Position arithmetic: which records a step consumes follows from the position alone, never from who is alive.
+
+An epoch's R records stand in a shuffled order (see `order`). That order is cut into V equal contiguous *lanes* (lengths
+differ by at most one); position g means: offset g // V in lane g % V. A step with global batch B consumes the positions
+[offset, offset + B) of its epoch, fewer at the epoch's end. The workers of a round split the lanes between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """Where a run stands: `step` steps are applied; the next one begins at `offset` in epoch `epoch`."""
+
+    step: int = 0
+    epoch: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a run is.
+
+    Attributes:
+        records: R, records in one epoch.
+        epochs: how often every record is used.
+    """
+
+    records: int
+    epochs: int
+
+    def size(self, at: Position, batch: int) -> int:
+        """How many records the step at `at` consumes over all workers: `batch`, or what is left of the epoch."""
+        return min(batch, self.records - at.offset)
+
+    def after(self, at: Position, batch: int) -> Position:
+        """The position after the step at `at`."""
+        end = at.offset + self.size(at, batch)
+        if end < self.records:
+            return Position(at.step + 1, at.epoch, end)
+        return Position(at.step + 1, at.epoch + 1, 0)
+
+    def finished(self, at: Position) -> bool:
+        """Whether nothing is left to train at `at`."""
+        return at.epoch >= self.epochs
+
+    def steps(self, start: Position, batch: int) -> Iterator[tuple[Position, int]]:
+        """Every step from `start` on: where it begins, and how many records it consumes."""
+        at = start
+        while not self.finished(at):
+            yield at, self.size(at, batch)
+            at = self.after(at, batch)
+
+    def total_steps(self, batch: int) -> int:
+        """Steps of a whole run with a fixed global batch."""
+        return self.epochs * -(-self.records // batch)
+
+    def steps_left(self, at: Position, batch: int) -> int:
+        """Steps from `at` to the end with this global batch."""
+        if self.finished(at):
+            return 0
+        return -(-(self.records - at.offset) // batch) + (self.epochs - at.epoch - 1) * -(-self.records // batch)
+
+
+def lane_starts(records: int, lanes: int) -> Array:
+    """Where each lane begins in the epoch's order; shape [lanes + 1], the last entry is `records`."""
+    index = np.arange(lanes + 1, dtype=np.int64)
+    return index * (records // lanes) + np.minimum(index, records % lanes)
+
+
+def deal_lanes(lanes: int, shares: Sequence[float]) -> tuple[tuple[int, ...], ...]:
+    """Deals lanes 0 … lanes - 1 to members in proportion to `shares` (for instance measured speeds).
+
+    Every member's lanes are spread evenly over the range, so that also a step smaller than the number of lanes is
+    split between all of them. With equal shares, member i holds lanes i, i + n, i + 2n, …
+    """
+    hands: list[list[int]] = [[] for _ in shares]
+    total = sum(shares)
+    for lane in range(lanes):
+        # The member that is furthest behind its fair share of the lanes dealt so far takes the next one.
+        owed = [share / total * (lane + 1) - len(hand) for share, hand in zip(shares, hands, strict=True)]
+        hands[owed.index(max(owed))].append(lane)
+    return tuple(tuple(hand) for hand in hands)
+
+
+def own_positions(start: int, size: int, mine: npt.NDArray[np.bool_]) -> Array:
+    """The positions in [start, start + size) whose lane is marked in `mine` (shape [lanes])."""
+    positions = np.arange(start, start + size, dtype=np.int64)
+    return positions[mine[positions % len(mine)]]
