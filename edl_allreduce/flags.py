@@ -1,4 +1,4 @@
-"""Turns documented dataclass fields into flags, so that the CLI, its help, the Python signature and JSON share one definition.
+"""Turns documented dataclass fields into flags: CLI, help, Python signature and JSON share one definition.
 
 A settings group is a frozen dataclass whose fields are made by `flag(...)`. Everything else is derived: `parse` reads
 groups from keyword arguments (each value typed or a string), `to_json` and `from_json` carry them between processes,
@@ -8,8 +8,11 @@ groups from keyword arguments (each value typed or a string), `to_json` and `fro
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
+import os
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from edl_allreduce.errors import UsageError, did_you_mean
@@ -17,9 +20,12 @@ from edl_allreduce.errors import UsageError, did_you_mean
 T = TypeVar("T")
 
 _TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
+_NUMERIC: tuple[type, ...] = (str, numbers.Real)
 
 
-def flag(help: str, default: Any = dataclasses.MISSING, *, check: str = "", metavar: str = "", advanced: bool = False) -> Any:
+def flag(
+    help: str, default: Any = dataclasses.MISSING, *, check: str = "", metavar: str = "", advanced: bool = False
+) -> Any:
     """A field that is also a flag.
 
     Args:
@@ -74,13 +80,16 @@ class Flag:
         if self.type is bool and isinstance(value, str):
             if value.lower() in _TRUE + _FALSE:
                 return value.lower() in _TRUE
-        elif self.type in (int, float) and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        elif self.type in (int, float) and isinstance(value, _NUMERIC) and not isinstance(value, bool):
             try:
                 number = self.type(value)
+                readable = math.isfinite(number) and (isinstance(value, str) or number == value)
             except (ValueError, OverflowError):
-                number = None
-            if number is not None and number == number and (isinstance(value, str) or number == value):
+                readable = False
+            if readable:
                 return number
+        elif self.type is str and isinstance(value, os.PathLike):
+            return str(value)
         elif isinstance(value, self.type) and self.type in (str, bool):
             return value
         raise UsageError(f"--{self.name}: expected {self._expected()}, got {value!r}")
@@ -114,6 +123,12 @@ def flags_of(group: type) -> tuple[Flag, ...]:
     return tuple(flags)
 
 
+def reject_unknown(name: str, known: Collection[str]) -> None:
+    """Raises UsageError, with the nearest known name, when there is no flag `name`."""
+    if name not in known:
+        raise UsageError(f"--{name}: there is no such flag{did_you_mean(name, known)}; --help lists them all")
+
+
 def parse(groups: Mapping[str, type], values: Mapping[str, Any]) -> dict[str, Any]:
     """One instance of every group, from flat keyword arguments.
 
@@ -122,11 +137,11 @@ def parse(groups: Mapping[str, type], values: Mapping[str, Any]) -> dict[str, An
     """
     flags = {each.name: each for group in groups.values() for each in flags_of(group)}
     for name in values:
-        if name not in flags:
-            raise UsageError(f"--{name}: there is no such flag{did_you_mean(name, flags)}; --help lists them all")
+        reject_unknown(name, flags)
     missing = [f"--{each.name}" for each in flags.values() if each.required and values.get(each.name) in (None, "")]
     if missing:
-        raise UsageError(f"{', '.join(missing)}: required and not given; --help explains {'them' if missing[1:] else 'it'}")
+        them = "them" if missing[1:] else "it"
+        raise UsageError(f"{', '.join(missing)}: required and not given; --help explains {them}")
     made = {}
     for key, group in groups.items():
         given = {each.name: each.parse(values[each.name]) for each in flags_of(group) if each.name in values}
@@ -151,8 +166,10 @@ def from_json(group: type[T], values: Any, where: str) -> T:
     given: dict[str, Any] = {}
     for name, field in known.items():
         if name in values:
-            nested = dataclasses.is_dataclass(hints[name])
-            given[name] = from_json(hints[name], values[name], f"{where}.{name}") if nested else flags[name].parse(values[name])
+            if dataclasses.is_dataclass(hints[name]):
+                given[name] = from_json(hints[name], values[name], f"{where}.{name}")
+            else:
+                given[name] = flags[name].parse(values[name])
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UsageError(f"{where}: the field {name!r} is missing")
     return group(**given)

@@ -1,13 +1,13 @@
 """Decides every file name of a job, so that launcher, coordinator and workers find each other's files in one way.
 
-    $EDL_HOME, or $XDG_STATE_HOME/edl_allreduce, or ~/.local/state/edl_allreduce
-    └── jobs/NAME/                     NAME as digits-20261122-153012-a1b2; mode 0700
-        ├── spec.json                  the JobSpec (the launcher writes it)
-        ├── token                      what every gRPC call must carry; mode 0600 (the launcher)
-        ├── address                    HOST:PORT of the coordinator, there as soon as it serves (the coordinator)
-        ├── status.json                the last Status message (the coordinator, when the job ends)
-        ├── audit/                     which record was consumed at which step (the workers, when asked)
-        └── logs/coordinator.log, logs/worker-N.log
+$EDL_HOME, or $XDG_STATE_HOME/edl_allreduce, or ~/.local/state/edl_allreduce
+└── jobs/NAME/                     NAME as digits-20261122-153012-a1b2; mode 0700
+    ├── spec.json                  the JobSpec (the launcher writes it)
+    ├── token                      what every gRPC call must carry; mode 0600 (the launcher)
+    ├── address                    HOST:PORT of the coordinator, there as soon as it serves (the coordinator)
+    ├── status.json                the last Status message (the coordinator, when the job ends)
+    ├── audit/                     which record was consumed at which step (the workers, when asked)
+    └── logs/coordinator.log, logs/worker-N.log
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +17,15 @@ def parse_params(text: str, flag: str = "params") -> dict[str, Any]:
         UsageError: the string is not of that form; the text shows where.
     """
     try:
-        call = ast.parse(f"_({text}\n)", mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Python finds odd in a literal is no news to this user
+            call = ast.parse(f"_({text}\n)", mode="eval").body
     except SyntaxError as error:
         column = max(0, (error.offset or 3) - 3)
         raise _unreadable(flag, text, f"{error.msg} near {text[column : column + 20]!r}") from None
-    if not isinstance(call, ast.Call) or call.args:
+    except (ValueError, RecursionError, MemoryError):  # a null byte before Python 3.12; nested too deeply
+        raise _unreadable(flag, text, "this cannot be read") from None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
         raise _unreadable(flag, text, "every value needs a name in front")
     values: dict[str, Any] = {}
     for keyword in call.keywords:
@@ -40,7 +45,7 @@ def format_params(values: Mapping[str, Any]) -> str:
 def _literal(keyword: ast.keyword, flag: str, text: str) -> Any:
     try:
         return ast.literal_eval(keyword.value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError, MemoryError):
         source = ast.unparse(keyword.value)
         hint = f"; write {keyword.arg}={source!r} for a string" if isinstance(keyword.value, ast.Name) else ""
         raise _unreadable(flag, text, f"{source} is not a plain value{hint}") from None
@@ -49,5 +54,5 @@ def _literal(keyword: ast.keyword, flag: str, text: str) -> Any:
 def _unreadable(flag: str, text: str, problem: str) -> UsageError:
     return UsageError(
         f"--{flag}: {problem}; got {text!r}, expected name=value pairs such as "
-        "\"hidden_units=[10, 100], learning_rate=0.01\""
+        '"hidden_units=[10, 100], learning_rate=0.01"'
     )

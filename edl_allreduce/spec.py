@@ -27,10 +27,14 @@ class ModelSpec:
         check="not empty",
         metavar="FILE.NAME",
     )
-    params: str = flag('arguments of the model, as "hidden_units=[10, 100], learning_rate=0.01"', "", metavar="NAME=VALUE,…")
+    params: str = flag(
+        'arguments of the model, as "hidden_units=[10, 100], learning_rate=0.01"', "", metavar="NAME=VALUE,…"
+    )
     input_fn: str = flag("input function to use instead of the model's default_input", "", metavar="FILE.NAME")
     loss: str = flag("loss to use instead of default_loss: a function of the zoo, or a Keras name", "", metavar="NAME")
-    optimizer: str = flag("optimizer to use instead of default_optimizer: a function of the zoo, or a Keras name", "", metavar="NAME")
+    optimizer: str = flag(
+        "optimizer to use instead of default_optimizer: a function of the zoo, or a Keras name", "", metavar="NAME"
+    )
 
     def __post_init__(self) -> None:
         if len(self.model_def.split(".")) < 1 or not all(part.isidentifier() for part in self.model_def.split(".")):
@@ -47,12 +51,21 @@ class ModelSpec:
 class DataSpec:
     """Data."""
 
-    data: str = flag("RecordIO files: a path, a pattern, a folder, or several joined by commas; also gs:// and s3://",
-                     check="not empty", metavar="PATTERN")
+    data: str = flag(
+        "RecordIO files: a path, a pattern, a folder, or several joined by commas; also gs:// and s3://",
+        check="not empty",
+        metavar="PATTERN",
+    )
     shuffle: bool = flag("shuffle the records anew in every epoch (deterministic, by seed)", True)
-    records_per_task: int = flag("records per task, where the files' chunks allow", 4096, check="positive", advanced=True)
-    lanes: int = flag("how many places of an epoch are read side by side (0: as memory allows, at most 64)", 0,
-                      check="not negative", advanced=True)
+    records_per_task: int = flag(
+        "records per task, where the files' chunks allow", 4096, check="positive", advanced=True
+    )
+    lanes: int = flag(
+        "how many places of an epoch are read side by side (0: as memory allows, at most 64)",
+        0,
+        check="not negative",
+        advanced=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -61,14 +74,22 @@ class TrainingSpec:
 
     num_epochs: int = flag("how often every record is used", 1, check="positive")
     batch_size: int | None = flag(
-        f"records per step over all workers together; the result does not depend on the number of workers (default {DEFAULT_BATCH_SIZE})",
-        None, check="positive")
+        "records per step over all workers together; the result does not depend on the number of workers "
+        f"(default {DEFAULT_BATCH_SIZE})",
+        None,
+        check="positive",
+    )
     minibatch_size: int | None = flag("records per step and worker, instead of batch_size", None, check="positive")
-    seed: int = flag("seed of everything random: initial weights, the order of the records, dropout", 0, check="not negative")
+    seed: int = flag(
+        "seed of everything random: initial weights, the order of the records, dropout", 0, check="not negative"
+    )
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.minibatch_size is not None:
-            raise UsageError("--batch_size and --minibatch_size: give one of them; the first is per step, the second per step and worker")
+            raise UsageError(
+                "--batch_size and --minibatch_size: give one of them; "
+                "the first is per step, the second per step and worker"
+            )
 
     def global_batch(self, world_size: int) -> int:
         """Records that one step of a round with `world_size` workers consumes."""
@@ -83,16 +104,27 @@ class ElasticSpec:
 
     num_workers: int = flag("how many workers to keep alive", 1, check="positive")
     min_workers: int = flag("with fewer workers than this, training waits", 1, check="positive")
-    worker_timeout: float = flag("a worker that is silent for so many seconds is dropped and replaced", 3.0,
-                                 check="positive", advanced=True)
-    gather_timeout: float = flag("at the start, and when several workers come, wait at most so many seconds for the slowest",
-                                 5.0, check="not negative", advanced=True)
-    part_timeout: float = flag("after a failure, a worker that is not ready for the next round after so many seconds is dropped",
-                               30.0, check="positive", advanced=True)
+    worker_timeout: float = flag(
+        "a worker that is silent for so many seconds is dropped and replaced", 3.0, check="positive", advanced=True
+    )
+    gather_timeout: float = flag(
+        "at the start, and when several workers come, wait at most so many seconds for the slowest",
+        5.0,
+        check="not negative",
+        advanced=True,
+    )
+    part_timeout: float = flag(
+        "after a failure, a worker that is not ready for the next round after so many seconds is dropped",
+        30.0,
+        check="positive",
+        advanced=True,
+    )
 
     def __post_init__(self) -> None:
         if self.min_workers > self.num_workers:
-            raise UsageError(f"--min_workers: expected at most num_workers ({self.num_workers}), got {self.min_workers}")
+            raise UsageError(
+                f"--min_workers: expected at most num_workers ({self.num_workers}), got {self.min_workers}"
+            )
 
 
 @dataclass(frozen=True)
