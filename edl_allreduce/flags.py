@@ -20,7 +20,7 @@ from edl_allreduce.errors import UsageError, did_you_mean
 T = TypeVar("T")
 
 _TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
-_NUMERIC: tuple[type, ...] = (str, numbers.Real)
+_NUMERIC: tuple[Any, ...] = (str, numbers.Real)
 
 
 def flag(

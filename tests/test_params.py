@@ -81,5 +81,5 @@ def test_everything_else_is_refused_with_what_was_received(text: str, problem: s
 
 
 def test_the_flag_is_named() -> None:
-    with pytest.raises(UsageError, match="^--eval_params: "):
+    with pytest.raises(UsageError, match=r"^--eval_params: "):
         parse_params("a=b", "eval_params")
