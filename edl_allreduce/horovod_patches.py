@@ -1,0 +1,74 @@
+"""What is changed in Horovod 0.28.1 before it is built, each with its reason; part of the key of a cached wheel."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from edl_allreduce.errors import EdlError
+
+
+@dataclasses.dataclass(frozen=True)
+class Patch:
+    """One text of Horovod's source, found exactly once, and what takes its place."""
+
+    file: str
+    old: str
+    new: str
+    why: str
+
+
+PATCHES = (
+    Patch(
+        "horovod/tensorflow/CMakeLists.txt",
+        'list(APPEND TF_SOURCES "${PROJECT_SOURCE_DIR}/horovod/tensorflow/xla_mpi_ops.cc")\n',
+        "",
+        "needs headers that TensorFlow no longer ships; serves only allreduce inside XLA clusters",
+    ),
+    Patch(
+        "horovod/common/operations.cc",
+        "    global_gloo_context.Initialize(ParseGlooIface());\n",
+        """\
+    try {
+      global_gloo_context.Initialize(ParseGlooIface());
+    } catch (const std::exception& ex) {
+      LOG(ERROR) << "Gloo could not be initialized: " << ex.what();
+      global_gloo_context.Finalize();
+      state.initialization_failed = true;
+      return;
+    }
+""",
+        "a member that dies while a ring is being made would abort the processes of all others",
+    ),
+    Patch(
+        "horovod/common/operations.cc",
+        "    horovod_global.initialization_done = false;\n  }\n}\n",
+        """\
+    horovod_global.initialization_done = false;
+    horovod_global.initialization_failed = false;
+  }
+}
+""",
+        "after a failed initialization the next one may succeed",
+    ),
+    Patch(
+        "horovod/common/gloo/http_store.h",
+        "#define RETRY_WAITING_TIME_MILLSEC 500\n",
+        "#define RETRY_WAITING_TIME_MILLSEC 20\n",
+        "the store of an abandoned round is closed; waiting members should notice at once, not after 1.5 s",
+    ),
+)
+
+
+def apply(source: Path) -> None:
+    """Changes Horovod's unpacked source in place.
+
+    Raises:
+        EdlError: a text to be replaced is not found exactly once: this is not the Horovod it is meant for.
+    """
+    for patch in PATCHES:
+        path = source / patch.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(patch.old) != 1:
+            raise EdlError(f"{path}: this is not Horovod 0.28.1: {patch.old.strip()[:60]!r} is not there exactly once")
+        path.write_text(text.replace(patch.old, patch.new), encoding="utf-8")
