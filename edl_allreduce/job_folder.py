@@ -22,9 +22,9 @@ from pathlib import Path
 def home(environ: Mapping[str, str]) -> Path:
     """The folder that holds everything edl_allreduce keeps for this user."""
     if environ.get("EDL_HOME"):
-        return Path(environ["EDL_HOME"]).expanduser()
+        return Path(environ["EDL_HOME"]).expanduser().absolute()
     state = environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "edl_allreduce"
+    return Path(state).expanduser().absolute() / "edl_allreduce"
 
 
 @dataclass(frozen=True)
