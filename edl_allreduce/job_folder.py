@@ -6,6 +6,7 @@ $EDL_HOME, or $XDG_STATE_HOME/edl_allreduce, or ~/.local/state/edl_allreduce
     ├── token                      what every gRPC call must carry; mode 0600 (the launcher)
     ├── address                    HOST:PORT of the coordinator, there as soon as it serves (the coordinator)
     ├── status.json                the last Status message (the coordinator, when the job ends)
+    ├── history.jsonl              every step's loss, every round's cause (the coordinator, while the job runs)
     ├── audit/                     which record was consumed at which step (the workers, when asked)
     └── logs/coordinator.log, logs/worker-N.log
 """
@@ -61,6 +62,10 @@ class JobFolder:
     @property
     def status(self) -> Path:
         return self.path / "status.json"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.jsonl"
 
     @property
     def audit(self) -> Path:

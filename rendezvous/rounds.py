@@ -109,6 +109,7 @@ class State:
 
     Attributes:
         target: how many workers should be alive.
+        next_id: of the next worker; ids are never used again.
         round: the newest round, in progress or not.
         round_failed: it cannot go on: a member was lost, or a reduction failed.
         cause: why the next round will begin.
@@ -122,6 +123,7 @@ class State:
     phase: Phase = Phase.GATHERING
     workers: dict[int, Worker] = dataclasses.field(default_factory=dict)
     round: Round | None = None
+    next_id: int = 0
     round_failed: bool = False
     cause: str = "start"
     deadline: float | None = None
@@ -132,13 +134,6 @@ class State:
 
 
 # Events: what has happened.
-@dataclass(frozen=True)
-class Started:
-    """A worker process has been started."""
-
-    id: int
-
-
 @dataclass(frozen=True)
 class Greeted:
     """A worker has opened its stream."""
@@ -214,10 +209,17 @@ class Tick:
     """Nothing but time has passed."""
 
 
-Event = Started | Greeted | Ready | Parted | Leaving | Lost | Broke | Exported | Scaled | Stopped | Tick
+Event = Greeted | Ready | Parted | Leaving | Lost | Broke | Exported | Scaled | Stopped | Tick
 
 
 # Effects: what is to be done.
+@dataclass(frozen=True)
+class StartWorker:
+    """Start a worker process (or pod) with this id."""
+
+    id: int
+
+
 @dataclass(frozen=True)
 class BeginRound:
     """Open the round's store and tell every member."""
@@ -268,7 +270,7 @@ class EndJob:
     """Stop every worker; the job is over."""
 
 
-Effect = BeginRound | AskToPart | AbandonRound | AskToLeave | AskToExport | Drop | EndJob
+Effect = StartWorker | BeginRound | AskToPart | AbandonRound | AskToLeave | AskToExport | Drop | EndJob
 
 
 def decide(state: State, event: Event, now: float, policy: Policy) -> tuple[State, list[Effect]]:
@@ -279,9 +281,12 @@ def decide(state: State, event: Event, now: float, policy: Policy) -> tuple[Stat
     effects: list[Effect] = []
     while not state.phase.ended:
         settled = state
-        state, more = _POLICIES[state.phase](state, now, policy)
-        effects += more
-        if state is settled:
+        for look in (_staffing, _POLICIES[state.phase]):
+            state, more = look(state, now, policy)
+            effects += more
+            if state is not settled:
+                break
+        else:
             break
     if state.phase.ended:
         effects.append(EndJob())
@@ -301,8 +306,6 @@ def next_deadline(state: State, policy: Policy) -> float | None:
 
 def _learn(state: State, event: Event, now: float, policy: Policy) -> State:
     match event:
-        case Started(id):
-            return _put(state, Worker(id, WorkerState.STARTING, now))
         case Greeted(id, host) if id in state.workers:
             return _put(state, replace(state.workers[id], state=WorkerState.PREPARING, since=now, host=host))
         case Ready(id) if id in state.workers:
@@ -362,10 +365,22 @@ def _lost(state: State, worker: Worker, why: str, policy: Policy) -> State:
 # there is nothing to do now.
 
 
+def _staffing(state: State, now: float, policy: Policy) -> tuple[State, list[Effect]]:
+    """Keeps as many workers alive as are wanted: starts missing ones, sends the youngest away when there are too many."""
+    staying = [worker for worker in state.workers.values() if not worker.leaving]
+    if len(staying) > state.target:
+        staying.sort(key=lambda worker: (worker.state is WorkerState.TRAINING, -worker.id))
+        surplus = staying[: len(staying) - state.target]
+        marked = {worker.id: replace(worker, leaving=True) for worker in surplus}
+        return replace(state, workers=state.workers | marked), [AskToLeave(id) for id in marked]
+    if len(staying) < state.target and state.phase is not Phase.EXPORTING:
+        ids = range(state.next_id, state.next_id + state.target - len(staying))
+        started = {id: Worker(id, WorkerState.STARTING, now) for id in ids}
+        return replace(state, workers=state.workers | started, next_id=ids.stop), [StartWorker(id) for id in ids]
+    return state, []
+
+
 def _gathering(state: State, now: float, policy: Policy) -> tuple[State, list[Effect]]:
-    surplus = _surplus(state)
-    if surplus:
-        return _ask_to_leave(state, surplus)
     ready = _ready(state)
     furthest = max((worker.position for worker in ready if worker.position), default=None)
     if furthest is not None and policy.finished(furthest):
@@ -385,9 +400,6 @@ def _training(state: State, now: float, policy: Policy) -> tuple[State, list[Eff
     still = _members(state)
     if state.round_failed or len(still) < len(state.round.members):
         return replace(state, phase=Phase.PARTING, deadline=None), []
-    surplus = _surplus(state)
-    if surplus:
-        return _ask_to_leave(state, surplus)
     newcomers = _ready(state)
     if newcomers and not _worth_waiting(state, newcomers, now, policy):
         names = ", ".join(str(worker.id) for worker in newcomers)
@@ -474,15 +486,3 @@ def _members(state: State) -> tuple[int, ...]:
 def _worth_waiting(state: State, ready: Iterable[Worker], now: float, policy: Policy) -> bool:
     """Whether others will be ready soon, so that one reform serves them all."""
     return bool(_preparing(state)) and now < min(worker.since for worker in ready) + policy.gather_timeout
-
-
-def _surplus(state: State) -> list[Worker]:
-    """Workers beyond the target: the youngest, first those who do not train yet."""
-    staying = [worker for worker in state.workers.values() if not worker.leaving]
-    staying.sort(key=lambda worker: (worker.state is WorkerState.TRAINING, -worker.id))
-    return staying[: max(0, len(staying) - state.target)]
-
-
-def _ask_to_leave(state: State, workers: list[Worker]) -> tuple[State, list[Effect]]:
-    marked = {worker.id: replace(worker, leaving=True) for worker in workers}
-    return replace(state, workers=state.workers | marked), [AskToLeave(id) for id in marked]

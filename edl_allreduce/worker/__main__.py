@@ -1,0 +1,98 @@
+"""Runs one worker: `python -m edl_allreduce.worker --coordinator=HOST:PORT --worker_id=N` (the coordinator starts it)."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+
+from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.errors import EdlError
+from edl_allreduce.worker.session import Session, read_token
+
+log = logging.getLogger("edl_allreduce.worker")
+
+
+def main() -> int:
+    """The exit code of the process: 0 when told to end, else the error's."""
+    arguments = _arguments()
+    # SIGTERM is taken by a thread of its own: the main thread may be inside a reduction for long.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    host, port = arguments.coordinator.rsplit(":", 1)
+    hello = pb.Hello(worker_id=arguments.worker_id, host=arguments.host, pid=os.getpid())
+    session = Session(arguments.coordinator, read_token(), hello)
+    session.start()
+    prepared = threading.Event()
+    threading.Thread(target=_await_term, args=(session, prepared), name="signals", daemon=True).start()
+    try:
+        return _work(session, prepared, arguments.worker_id, host, int(port), arguments.local_workers)
+    except EdlError as error:
+        log.error("%s", error, exc_info=True)
+        return _report(session, str(error), error.exit_code)
+    except Exception as error:
+        log.exception("unexpected")
+        return _report(session, f"worker {arguments.worker_id}: {type(error).__name__}: {error}", 1)
+    finally:
+        session.close()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m edl_allreduce.worker", description=__doc__)
+    parser.add_argument("--coordinator", required=True, metavar="HOST:PORT")
+    parser.add_argument("--worker_id", required=True, type=int)
+    parser.add_argument("--host", default=socket.gethostname(), help="workers of the same host share it")
+    parser.add_argument("--local_workers", type=int, default=1, help="how many workers share this machine's cores")
+    return parser.parse_args()
+
+
+def _work(session: Session, prepared: threading.Event, worker_id: int, host: str, port: int, local_workers: int) -> int:
+    message = session.inbox.get()
+    if message is None or not message.HasField("welcome"):
+        return 0 if message is not None else 1
+    _share_cores(local_workers)
+    from edl_allreduce.worker.ring import Ring, own_address
+    from edl_allreduce.worker.worker import Worker
+
+    ring = Ring(own_address(host, port), spared=(host, port))
+    session.on_abandon = ring.sever
+    worker = Worker(message.welcome, worker_id, session, ring, host)
+    prepared.set()
+    worker.run()
+    return 0
+
+
+def _share_cores(local_workers: int) -> None:
+    """Splits this machine's cores between its workers, before TensorFlow makes its threads."""
+    threads = str(max(1, len(os.sched_getaffinity(0)) // local_workers))
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        os.environ.setdefault(name, threads)
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _await_term(session: Session, prepared: threading.Event) -> None:
+    signal.sigwait({signal.SIGTERM})
+    log.info("told to go (SIGTERM)")
+    if not prepared.is_set():
+        os._exit(0)  # nobody counts on this worker yet, and TensorFlow's start cannot be interrupted
+    session.leave()
+
+
+def _report(session: Session, error: str, exit_code: int) -> int:
+    """Tells the coordinator, and waits for its word: it would take an early end for an accident."""
+    session.broke(error, exit_code)
+    while (message := session.inbox.get()) is not None:
+        if message.HasField("stop"):
+            break
+    return exit_code
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    os._exit(code)  # TensorFlow's and Horovod's threads need not be waited for

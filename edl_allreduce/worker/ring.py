@@ -1,0 +1,191 @@
+"""Joins, severs and leaves Horovod's ring inside a living process: what makes a reform cheap.
+
+Gloo waits for its timeout when the broken peer is not a direct neighbour, or is merely hung. So the ring remembers which
+TCP sockets `hvd.init()` opened and shuts them down on failure: every blocked collective then fails at once, on this
+worker and in turn on its neighbours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import horovod.tensorflow as hvd
+import psutil
+
+log = logging.getLogger(__name__)
+
+JOIN_LOOK_SECONDS = 0.01  # how often a ring that is severed while it is being made is looked at: no event tells of sockets
+_TCP_ESTABLISHED = 1
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A worker's place in a round, as Horovod wants to know it.
+
+    Attributes:
+        store: address and port of the round's store; None for a ring of one, which needs none.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    cross_rank: int = 0
+    cross_size: int = 1
+    host: str = "localhost"
+    store: tuple[str, int] | None = None
+
+    def environment(self) -> dict[str, str]:
+        """The variables that `hvd.init()` reads."""
+        values = {
+            "HOROVOD_HOSTNAME": self.host,
+            "HOROVOD_RANK": str(self.rank),
+            "HOROVOD_SIZE": str(self.size),
+            "HOROVOD_LOCAL_RANK": str(self.local_rank),
+            "HOROVOD_LOCAL_SIZE": str(self.local_size),
+            "HOROVOD_CROSS_RANK": str(self.cross_rank),
+            "HOROVOD_CROSS_SIZE": str(self.cross_size),
+            "HOROVOD_CONTROLLER": "gloo",
+            "HOROVOD_CPU_OPERATIONS": "gloo",
+        }
+        if self.store:
+            values["HOROVOD_GLOO_RENDEZVOUS_ADDR"] = self.store[0]
+            values["HOROVOD_GLOO_RENDEZVOUS_PORT"] = str(self.store[1])
+        return values
+
+
+class Ring:
+    """At most one Horovod ring of this process.
+
+    Args:
+        address: this worker's own IP address towards the other workers.
+        spared: the (address, port) of connections that are never severed: the coordinator's.
+        timeout: Gloo's own timeout in seconds, the last resort where nothing severs.
+    """
+
+    def __init__(self, address: str, spared: tuple[str, int], timeout: int = 60) -> None:
+        self._spared = spared
+        self._lock = threading.Lock()
+        self._joined = threading.Event()
+        self._before: frozenset[tuple[int, str]] = frozenset()
+        self._sockets: frozenset[tuple[int, str]] | None = None
+        self._open = False
+        os.environ["HOROVOD_GLOO_IFACE"] = _interface_of(address)
+        os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] = str(timeout)
+
+    def join(self, seat: Seat) -> None:
+        """Connects to the other members; blocks until all are there.
+
+        Raises:
+            Exception: of Horovod's, when that failed or was severed in the meantime.
+        """
+        for name in ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"):
+            os.environ.pop(name, None)
+        os.environ.update(seat.environment())
+        self._joined.clear()
+        with self._lock:
+            self._before, self._sockets, self._open = _sockets(), None, True
+        os.environ["HOROVOD_ELASTIC"] = "0"  # else init asks a server of Horovod's own for the rank
+        try:
+            hvd.init()
+        finally:
+            self._joined.set()
+            os.environ["HOROVOD_ELASTIC"] = "1"  # else traced functions would bake the world size in
+        with self._lock:
+            self._sockets = _sockets() - self._before
+
+    def sever(self) -> None:
+        """Breaks every connection of the ring; may be called from any thread.
+
+        A ring that is just being made opens more connections while it can: they are broken as they come.
+        """
+        while True:
+            with self._lock:
+                for fd, name in self._ring_sockets():
+                    _shut(fd, name, self._spared)
+                if not self._open:
+                    return
+            if self._joined.wait(JOIN_LOOK_SECONDS):
+                break
+        with self._lock:
+            for fd, name in self._ring_sockets():
+                _shut(fd, name, self._spared)
+
+    def broken(self) -> bool:
+        """Whether a connection of the ring is no longer established."""
+        with self._lock:
+            return any(not _established(fd, name) for fd, name in self._ring_sockets())
+
+    def leave(self) -> None:
+        """Ends the ring; when it is intact, all members must leave after the same step."""
+        with self._lock:
+            if not self._open:
+                return
+            self._open = False
+        hvd.shutdown()
+        with self._lock:
+            self._before, self._sockets = frozenset(), frozenset()
+
+    def _ring_sockets(self) -> frozenset[tuple[int, str]]:
+        if not self._open:
+            return frozenset()
+        return _sockets() - self._before if self._sockets is None else self._sockets
+
+
+def _sockets() -> frozenset[tuple[int, str]]:
+    """Every open socket descriptor with its inode name, which tells a reused descriptor from the one it was."""
+    found = []
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            name = os.readlink(f"/proc/self/fd/{entry}")
+            if name.startswith("socket:"):
+                found.append((int(entry), name))
+    return frozenset(found)
+
+
+@contextlib.contextmanager
+def _handle(fd: int, name: str) -> Iterator[socket.socket | None]:
+    """A socket object on a duplicate of `fd`, if that is still the socket called `name`; else None."""
+    try:
+        duplicate = os.dup(fd)
+    except OSError:
+        yield None
+        return
+    with socket.socket(fileno=duplicate) as handle:
+        yield handle if os.readlink(f"/proc/self/fd/{duplicate}") == name else None
+
+
+def _shut(fd: int, name: str, spared: tuple[str, int]) -> None:
+    with _handle(fd, name) as handle, contextlib.suppress(OSError):
+        if handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6) and handle.getpeername()[:2] != spared:
+            handle.shutdown(socket.SHUT_RDWR)
+
+
+def _established(fd: int, name: str) -> bool:
+    with _handle(fd, name) as handle:
+        if handle is None:
+            return False
+        if handle.family not in (socket.AF_INET, socket.AF_INET6) or handle.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return True
+        return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_ESTABLISHED
+
+
+def own_address(peer: str, port: int) -> str:
+    """The address of this machine that reaches `peer`."""
+    family, _, _, _, target = socket.getaddrinfo(peer, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(target)
+        return str(probe.getsockname()[0])
+
+
+def _interface_of(address: str) -> str:
+    for interface, addresses in psutil.net_if_addrs().items():
+        if any(each.address.split("%")[0] == address for each in addresses):
+            return interface
+    raise OSError(f"no network interface of this machine has the address {address}")

@@ -1,0 +1,101 @@
+"""Runs the coordinator of one job: `python -m rendezvous --job_folder=FOLDER` (the launcher starts it)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from edl_allreduce import recordio, storage
+from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.dataset import Dataset, make_dataset
+from edl_allreduce.errors import DataError, EdlError
+from edl_allreduce.job_folder import JobFolder, write_whole
+from edl_allreduce.spec import JobSpec
+from rendezvous import rounds
+from rendezvous.coordinator import Coordinator
+from rendezvous.provisioner.local import LocalProvisioner
+from rendezvous.service import serve
+from rendezvous.status import make_status
+from rendezvous.telemetry import Telemetry
+
+log = logging.getLogger("rendezvous")
+
+ADDRESS = "127.0.0.1"
+LAST_WATCH_SECONDS = 2.0  # how long launchers may take to fetch the last status
+
+
+def main() -> int:
+    """The exit code of the job."""
+    parser = argparse.ArgumentParser(prog="python -m rendezvous", description=__doc__)
+    parser.add_argument("--job_folder", required=True, type=Path, help="with spec.json and token in it")
+    folder = JobFolder(parser.parse_args().job_folder.absolute())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03d %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        spec = JobSpec.from_json(folder.spec.read_text(encoding="utf-8"))
+        return asyncio.run(_run(spec, folder))
+    except EdlError as error:
+        log.error("%s", error)
+        _write_status(folder, pb.Status(phase="failed", message=str(error), exit_code=error.exit_code))
+        return error.exit_code
+
+
+async def _run(spec: JobSpec, folder: JobFolder) -> int:
+    dataset = await asyncio.to_thread(_index, spec)
+    with open(folder.history, "a", buffering=1, encoding="utf-8") as history:
+        coordinator = Coordinator(spec, dataset, ADDRESS, str(folder.path), Telemetry(history), time.monotonic)
+        server, port = await serve(coordinator, folder.token.read_text(encoding="ascii").strip(), ADDRESS)
+        write_whole(folder.address, f"{ADDRESS}:{port}")
+        _stop_on_signals(coordinator)
+        coordinator.start(LocalProvisioner(folder, f"{ADDRESS}:{port}", spec.elastic.num_workers, coordinator.part_with))
+        await coordinator.ended.wait()
+        await coordinator.close()
+        status = make_status(coordinator)
+        _write_status(folder, status)
+        await server.stop(LAST_WATCH_SECONDS)
+    log.info("%s%s", status.phase, f": {status.message}" if status.message else "")
+    return status.exit_code
+
+
+def _index(spec: JobSpec) -> Dataset:
+    files = storage.expand(spec.data.data)
+    log.info("indexing %d files", len(files))
+    started = time.monotonic()
+    indexes = recordio.index_many(files)
+    data, workers = spec.data, spec.elastic.num_workers
+    dataset = make_dataset(files, indexes, data.records_per_task, data.lanes, workers)
+    if dataset.records == 0:
+        raise DataError(f"--data: {data.data} holds no records ({len(files)} files, all empty)")
+    log.info("%d records in %d tasks, %.2f s", dataset.records, len(dataset.tasks), time.monotonic() - started)
+    return dataset
+
+
+def _stop_on_signals(coordinator: Coordinator) -> None:
+    """SIGTERM and SIGINT stop the job; so does the end of standard input: then the launcher has died."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, coordinator.tell, rounds.Stopped(f"stopped by {number.name}"))
+
+    def input_ended() -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            loop.remove_reader(sys.stdin.fileno())
+            coordinator.tell(rounds.Stopped("its launcher has ended"))
+
+    with contextlib.suppress(PermissionError):  # a file or /dev/null cannot be watched: then nobody holds a pipe
+        loop.add_reader(sys.stdin.fileno(), input_ended)
+
+
+def _write_status(folder: JobFolder, status: pb.Status) -> None:
+    write_whole(folder.status, json_format.MessageToJson(status, preserving_proto_field_name=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The coordinator's gRPC face: workers' streams, and what launchers ask."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.control import control_pb2_grpc
+from rendezvous import rounds
+from rendezvous.coordinator import Coordinator
+from rendezvous.status import make_status
+
+SERVER_OPTIONS = [("grpc.max_send_message_length", 512 << 20), ("grpc.so_reuseport", 0)]
+MAX_WORKERS = 100_000
+
+
+class Service(control_pb2_grpc.CoordinatorServicer):
+    """Translates between the protocol and the coordinator; decides nothing."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+
+    async def Work(self, requests: AsyncIterator[pb.FromWorker], context: Any) -> None:
+        """One worker's stream, for as long as it lives."""
+        first = await context.read()
+        if first is grpc.aio.EOF or not first.HasField("hello"):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be Hello")
+        presence = self._coordinator.greet(first.hello)
+        if presence is None:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"worker {first.hello.worker_id} is not a member any more")
+            return
+        reader = asyncio.create_task(self._read(first.hello.worker_id, context))
+        try:
+            while (message := await presence.outbox.get()) is not None:
+                await context.write(message)
+        finally:
+            reader.cancel()
+            self._coordinator.part_with(first.hello.worker_id, "closed its connection")
+
+    async def _read(self, worker_id: int, context: Any) -> None:
+        with contextlib.suppress(grpc.RpcError, asyncio.CancelledError):
+            while (message := await context.read()) is not grpc.aio.EOF:
+                self._coordinator.hear(worker_id, message)
+        self._coordinator.part_with(worker_id, "closed its connection")
+
+    async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.Status]:
+        """The status now and after every change, at most every `interval_seconds`."""
+        coordinator = self._coordinator
+        while True:
+            ended = coordinator.ended.is_set()
+            yield make_status(coordinator)
+            if ended:
+                return
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(coordinator.ended.wait(), max(0.05, request.interval_seconds))
+
+    async def Scale(self, request: pb.ScaleRequest, context: Any) -> pb.Empty:
+        """Changes how many workers are kept alive."""
+        if not 1 <= request.num_workers <= MAX_WORKERS:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"num_workers: expected 1 to {MAX_WORKERS}, got {request.num_workers}")
+        self._coordinator.tell(rounds.Scaled(request.num_workers))
+        return pb.Empty()
+
+    async def Stop(self, request: pb.StopRequest, context: Any) -> pb.Empty:
+        """Ends the job."""
+        self._coordinator.tell(rounds.Stopped(request.reason or "stopped by request"))
+        return pb.Empty()
+
+
+class TokenCheck(grpc.aio.ServerInterceptor):
+    """Refuses every call that does not carry the job's token."""
+
+    def __init__(self, token: str) -> None:
+        self._expected = f"Bearer {token}".encode()
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Lets a call through, or answers it with UNAUTHENTICATED."""
+        given = dict(details.invocation_metadata).get("authorization", "")
+        if hmac.compare_digest(str(given).encode(), self._expected):
+            return await continuation(details)
+        return grpc.unary_unary_rpc_method_handler(_refuse)
+
+
+async def _refuse(request: Any, context: Any) -> None:
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the job's token is missing or wrong")
+
+
+async def serve(coordinator: Coordinator, token: str, address: str) -> tuple[grpc.aio.Server, int]:
+    """Starts to serve on a free port of `address`; returns the server and the port."""
+    server = grpc.aio.server(interceptors=[TokenCheck(token)], options=SERVER_OPTIONS)
+    control_pb2_grpc.add_CoordinatorServicer_to_server(Service(coordinator), server)
+    port = server.add_insecure_port(f"{address}:0")
+    await server.start()
+    return server, port
