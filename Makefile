@@ -4,7 +4,7 @@
 .NOTPARALLEL:
 
 VENV ?= .venv
-PYTHON = $(VENV)/bin/python
+PY = $(VENV)/bin/python
 DIGITS = data/digits
 HOUSE = setup.py pyproject.toml scripts/bootstrap.sh edl_allreduce/horovod_wheel.py edl_allreduce/horovod_recipe.py
 
@@ -13,23 +13,23 @@ help: ## list these commands
 
 demo: $(VENV)/.demo $(DIGITS)/.made ## everything from nothing: train a model on real digits with two workers, evaluate it
 	@echo "==> Training with 2 Horovod workers (usually under a minute)"
-	@$(PYTHON) -m edl_allreduce.launch train --model_zoo=model_zoo --model_def=digits.Classifier \
+	@$(PY) -m edl_allreduce.launch train --model_zoo=model_zoo --model_def=digits.Classifier \
 		--data='$(DIGITS)/train/*.recordio' --output=out/digits --num_epochs=20 --batch_size=128 --num_workers=2 --overwrite
 	@echo "==> Evaluating on held-out digits"
-	@$(PYTHON) -m model_zoo.digits evaluate out/digits $(DIGITS)/test/*.recordio
+	@$(PY) -m model_zoo.digits evaluate out/digits $(DIGITS)/test/*.recordio
 
 test: $(VENV)/.dev ## everything the tests need, then the tests
-	@$(PYTHON) -m pytest
+	@$(PY) -m pytest
 
 lint: $(VENV)/.dev ## style (ruff) and layers (import-linter)
-	@$(PYTHON) -m ruff check .
+	@$(PY) -m ruff check .
 	@$(VENV)/bin/lint-imports
 
 type: $(VENV)/.dev ## types (mypy --strict)
-	@$(PYTHON) -m mypy
+	@$(PY) -m mypy
 
 bench: $(VENV)/.demo ## the measurements of benchmarks/, one after the other
-	@for script in benchmarks/*.py; do echo "==> $$script"; $(PYTHON) "$$script" || exit 1; done
+	@for script in benchmarks/*.py; do echo "==> $$script"; $(PY) "$$script" || exit 1; done
 
 clean: ## remove what these commands made here (the Horovod cache stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -46,5 +46,5 @@ $(VENV)/.dev: $(HOUSE)
 
 $(DIGITS)/.made: $(VENV)/.demo model_zoo/digits.py
 	@echo "==> Real handwritten digits as RecordIO in $(DIGITS)"
-	@$(PYTHON) -m model_zoo.digits make $(DIGITS)
+	@$(PY) -m model_zoo.digits make $(DIGITS)
 	@touch $@

@@ -102,9 +102,9 @@ def _compiler(environ: Mapping[str, str]) -> str:
     lacking += [] if shutil.which("make") else [("make", "make")]
     if found is None or lacking:
         what = " and ".join(name for name, _ in lacking)
-        sudo = "" if os.geteuid() == 0 else "sudo "
         packages = " ".join(package for _, package in lacking)
-        raise EdlError(f"building Horovod needs {what}: {sudo}apt-get update && {sudo}apt-get install -y {packages}")
+        who = "" if os.geteuid() == 0 else "as root, "
+        raise EdlError(f"building Horovod needs {what}: {who}apt-get update && apt-get install -y {packages}")
     return _version(found).splitlines()[0]
 
 

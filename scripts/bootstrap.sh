@@ -37,12 +37,14 @@ find_python() {
 }
 
 install_command() {
-    sudo=""
-    [ "$(id -u)" -eq 0 ] || sudo="sudo "
-    if command -v apt-get >/dev/null; then
-        echo "${sudo}apt-get update && ${sudo}apt-get install -y$*"
-    else
+    if ! command -v apt-get >/dev/null; then
         echo "install with this system's package manager what Debian calls$*"
+    elif [ "$(id -u)" -eq 0 ]; then
+        echo "apt-get update && apt-get install -y$*"
+    elif command -v sudo >/dev/null; then
+        echo "sudo apt-get update && sudo apt-get install -y$*"
+    else
+        echo "as root, apt-get update && apt-get install -y$*"
     fi
 }
 
