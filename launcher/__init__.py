@@ -1,0 +1,26 @@
+"""Turns a request (command line, Python, SQL) into a running job; what it offers is imported on first use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from launcher.api import train
+    from launcher.handle import JobHandle
+
+__all__ = ["JobHandle", "train"]
+
+_HOMES = {"JobHandle": "launcher.handle", "train": "launcher.api"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'launcher' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,80 @@
+"""Brings a command line into the one form in which Fire cannot misread it, and refuses what is misspelt.
+
+Fire would take `--data --output=x` for data="True", ignore where a word came from, and end its reading at a lone "-".
+After `normalise` every flag is `--name=value`; the rest are plain words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from edl_allreduce.errors import UsageError
+from edl_allreduce.flags import reject_unknown
+
+BOOLEAN_WORDS = frozenset({"true", "false", "yes", "no", "1", "0", "on", "off"})
+
+
+def normalise(words: Sequence[str], flags: Mapping[str, bool], takes_words: bool) -> list[str]:
+    """The words of a command as `--name=value` and plain words, in their order.
+
+    Args:
+        words: what follows the command's name.
+        flags: the command's flags; whether each is a boolean.
+        takes_words: whether the command takes words that are not flags, such as files.
+
+    Raises:
+        UsageError: a flag is unknown, lacks its value or is given twice, or a word belongs to nothing.
+    """
+    normal: list[str] = []
+    seen: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not _is_flag(word):
+            if not takes_words:
+                raise _stray([word, *rest], list(seen)[-1:], flags)
+            normal.append(word)
+            continue
+        name, value = _read_flag(word, rest, flags)
+        if name in seen:
+            raise UsageError(f"--{name}: given twice, {seen[name]!r} and {value!r}; give it once")
+        seen[name] = value
+        normal.append(f"--{name}={value}")
+    return normal
+
+
+def _is_flag(word: str) -> bool:
+    return bool(re.match(r"-[A-Za-z]|--.", word))
+
+
+def _read_flag(word: str, rest: list[str], flags: Mapping[str, bool]) -> tuple[str, str]:
+    """A flag's name and value; takes the value from `rest` where it stands there."""
+    spelt, has_value, value = word.lstrip("-").partition("=")
+    name = spelt.replace("-", "_")
+    if has_value:
+        reject_unknown(name, flags)
+        return name, value
+    if name not in flags and name.startswith("no"):
+        positive = name[2:].removeprefix("_")
+        if flags.get(positive):
+            return positive, "false"
+    reject_unknown(name, flags)
+    if flags[name]:
+        return name, rest.pop(0) if rest and rest[0].lower() in BOOLEAN_WORDS else "true"
+    if not rest or re.match(r"--?[A-Za-z]", rest[0]):
+        raise UsageError(f"--{name}: its value is missing; give it as --{name}=VALUE")
+    return name, rest.pop(0)
+
+
+def _stray(words: list[str], flag_before: list[str], flags: Mapping[str, bool]) -> UsageError:
+    """The error for words that belong to nothing; most often the shell has expanded a pattern."""
+    stray = [word for word in words if not _is_flag(word)]
+    name = flag_before[0] if flag_before else ""
+    if name and not flags[name] and words[0] not in ("-", "--"):
+        return UsageError(
+            f"--{name}: more than one value, also {words[0]!r}; if the shell has expanded a pattern, put it in quotes: "
+            f"--{name}='data/*.recordio'"
+        )
+    hint = "; flags are given as --name=value" if "=" in words[0] else "; --help lists the flags"
+    return UsageError(f"expected a flag, got {stray[0]!r}{hint}")

@@ -1,0 +1,100 @@
+"""Finds before anything is started what would make a job fail at once, and says what to do about it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from edl_allreduce.errors import StorageError, UsageError, did_you_mean
+from edl_allreduce.spec import JobSpec, ModelSpec, OutputSpec
+from launcher.declared import declared_names
+
+WORKER_PACKAGES = {"tensorflow": "worker", "keras": "worker", "safetensors": "worker", "horovod": ""}
+
+
+def check(job: JobSpec) -> None:
+    """Looks at everything a local job needs; imports none of it.
+
+    Raises:
+        UsageError: model_zoo, a name in it, or output is wrong, or a package of the worker is missing.
+        ModelError: a file of the model is not Python.
+        StorageError: data matches no file, or cannot be listed.
+    """
+    check_model(job.model)
+    check_data(job.data.data)
+    check_output(job.output)
+    check_packages(lambda name: importlib.util.find_spec(name) is not None)
+
+
+def check_model(model: ModelSpec) -> None:
+    """Finds the files of model_def, input_fn, loss and optimizer, and their names in them."""
+    from edl_allreduce.contracts.resolve import locate
+
+    home = locate(model.model_zoo, model.model_def)
+    if home.name:
+        _check_name("model_def", home.file, home.name)
+    for flag, dotted in (("input_fn", model.input_fn), ("loss", model.loss), ("optimizer", model.optimizer)):
+        if "." in dotted:
+            place = locate(model.model_zoo, dotted, flag)
+            if not place.name:
+                raise UsageError(f"--{flag}: expected FILE.NAME, got the file {place.file}")
+            _check_name(flag, place.file, place.name)
+        elif dotted and flag == "input_fn":  # a loss or optimizer without a dot may be one of Keras
+            _check_name(flag, home.file, dotted)
+
+
+def _check_name(flag: str, file: str, name: str) -> None:
+    try:
+        names = declared_names(Path(file).read_bytes(), file)
+    except OSError as error:
+        raise UsageError(f"--{flag}: {file}: {error.strerror}") from None
+    if names is not None and name not in names:
+        raise UsageError(f"--{flag}: {file} defines no {name!r}{did_you_mean(name, names)}")
+
+
+def check_data(pattern: str) -> None:
+    """Lists the files of a pattern."""
+    from edl_allreduce import storage
+
+    try:
+        storage.expand(pattern)
+    except StorageError as error:
+        raise StorageError(f"--data: {error}") from error
+
+
+def check_output(output: OutputSpec) -> None:
+    """Refuses an output that holds something, unless it is to be replaced, and one that cannot be written."""
+    from edl_allreduce import storage
+
+    url = output.output
+    taken = UsageError(f"--output: {url} already exists; choose another folder or add --overwrite")
+    if storage.is_remote(url):
+        if not output.overwrite and storage.exists(url):
+            raise taken
+        return
+    folder = Path(url.removeprefix("file://")).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output: {url} is a file; choose a folder")
+    if folder.exists() and not output.overwrite and any(folder.iterdir()):
+        raise taken
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"--output: {url} cannot be made: {there} is not a folder that this user may write to")
+
+
+def check_packages(installed: Callable[[str], bool]) -> None:
+    """Refuses to start workers that could not import what they need."""
+    missing = [name for name in WORKER_PACKAGES if not installed(name)]
+    if not missing:
+        return
+    python = shlex.quote(sys.executable)
+    commands = []
+    if any(WORKER_PACKAGES[name] for name in missing):
+        commands.append(f"{python} -m pip install 'edl_allreduce[worker]'")
+    if "horovod" in missing:
+        commands.append(f"{python} -m edl_allreduce.horovod_wheel install")
+    raise UsageError(f"workers need {' and '.join(missing)}, not installed in {sys.prefix}: {' && '.join(commands)}")

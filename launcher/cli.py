@@ -1,0 +1,88 @@
+"""The command line `edl`: finds the command, lets Fire call it, turns every error into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edl_allreduce.errors import EdlError, UsageError, did_you_mean
+from launcher.arguments import normalise
+from launcher.commands import COMMANDS, Command, check_call, summaries
+from launcher.help import group_help, overview
+
+HELP = frozenset({"-h", "--help", "help"})
+BROKEN_PIPE = 128 + 13
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the process's exit code."""
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except EdlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read our output has enough of it; also spare Python's flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _run(words: list[str]) -> int:
+    width = min(120, shutil.get_terminal_size().columns)
+    if words[:1] == ["--version"]:
+        words = ["version", *words[1:]]
+    if not words or words[0] in HELP:
+        path, found, rest = _find(words[1:], COMMANDS)
+        rest = ["--help"]
+    else:
+        path, found, rest = _find(words, COMMANDS)
+    if not isinstance(found, Command):
+        print(group_help(path[0], summaries(found), width) if path else overview(summaries(found), width))
+        return 0
+    name = " ".join(path)
+    if not found.raw:
+        if {"-h", "--help"} & set(rest):
+            print(found.help(name, width))
+            return 0
+        rest = normalise(rest, found.flags(), found.takes_words())
+        if found.takes_words():
+            check_call(name, found.load(), [word for word in rest if not word.startswith("--")])
+    return _fire(path, found, rest)
+
+
+def _find(words: list[str], commands: Mapping[str, Any]) -> tuple[list[str], Any, list[str]]:
+    """The command or group that the first words name, those words, and the rest.
+
+    Raises:
+        UsageError: there is no such command.
+    """
+    path: list[str] = []
+    found: Any = commands
+    while isinstance(found, Mapping) and words and not (path and words[0] in HELP):
+        if words[0] not in found:
+            known = summaries(found)
+            kind = "there is no such command" if not words[0].startswith("-") else "expected a command first"
+            near = did_you_mean(words[0], known)
+            raise UsageError(f"{' '.join(['edl', *path, words[0]])}: {kind}{near}; the commands are {', '.join(known)}")
+        path.append(words[0])
+        found = found[words[0]]
+        words = words[1:]
+    return path, found, words
+
+
+def _fire(path: list[str], command: Command, words: list[str]) -> int:
+    """Lets Fire call the command, with strings, and with none of its own flags and separators."""
+    import fire
+    from fire.decorators import SetParseFn
+
+    tree: Any = SetParseFn(str)(command.load())
+    for name in reversed(path):
+        tree = {name: tree}
+    line = [*path, *words, "--", "--separator=\n"]  # no word of a shell's is a single line break
+    return int(fire.Fire(tree, command=line, name="edl", serialize=lambda result: None) or 0)

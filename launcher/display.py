@@ -1,0 +1,128 @@
+"""Shows a job's progress: alive on a terminal, as plain lines in a pipe, or not at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from launcher import progress
+from launcher.handle import ENDED, RUNNING
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from edl_allreduce.control.control_pb2 import Status
+
+PLAIN_SECONDS = 5.0  # between two lines without news
+
+
+class Silent:
+    """Shows nothing; the interface of the others."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, status: Status) -> None:
+        """Shows a newer status."""
+
+    def note(self, line: str) -> None:
+        """Shows a line of the launcher's own."""
+
+    def end(self, status: Status, output: str, logs: Path) -> None:
+        """Shows how it ended, and where everything is."""
+
+
+class Plain(Silent):
+    """One line for every change, and one every few seconds."""
+
+    def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._out, self._clock = out, clock
+        self._before: Status | None = None
+        self._summary, self._said_at = "", clock()
+
+    def show(self, status: Status) -> None:
+        for line in progress.changes(self._before, status):
+            self.note(line)
+        self._before = status
+        if status.phase in RUNNING and self._clock() - self._said_at >= PLAIN_SECONDS:
+            summary = progress.summary(status)
+            if summary != self._summary:
+                self.note(summary)
+            self._summary, self._said_at = summary, self._clock()
+
+    def note(self, line: str) -> None:
+        print(line, file=self._out, flush=True)
+
+    def end(self, status: Status, output: str, logs: Path) -> None:
+        for line in progress.ending(status, output, logs):
+            self.note(line)
+
+
+class Live(Silent):
+    """A bar and a line that stay at the bottom of the terminal; changes pass by above them."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.live import Live as RichLive
+        from rich.spinner import Spinner
+
+        self._console = console
+        self._spinner = Spinner("dots", "starting")
+        self._live = RichLive(self._spinner, console=console, refresh_per_second=8, transient=True)
+        self._before: Status | None = None
+
+    def __enter__(self) -> Live:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, status: Status) -> None:
+        lines = progress.changes(self._before, status)
+        for line in lines if status.phase != "starting" else []:  # while starting, the spinner says it
+            self.note(line)
+        self._before = status
+        if status.phase not in ENDED:
+            self._live.update(self._picture(status))
+
+    def note(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def end(self, status: Status, output: str, logs: Path) -> None:
+        self._live.stop()
+        for line in progress.ending(status, output, logs):
+            self.note(line)
+
+    def _picture(self, status: Status) -> RenderableType:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        busy = progress.headline(status)
+        if busy:
+            self._spinner.update(text=Text(busy))
+        if status.phase == "starting":
+            return self._spinner
+        rows = Table.grid()
+        rows.add_row(ProgressBar(total=1.0, completed=progress.fraction(status), width=min(60, self._console.width)))
+        rows.add_row(Text(progress.summary(status), no_wrap=True, overflow="ellipsis"))
+        if busy:
+            rows.add_row(self._spinner)
+        return rows
+
+
+def display_on(out: TextIO, quiet: bool) -> Silent:
+    """The display that suits a stream."""
+    if quiet:
+        return Silent()
+    from rich.console import Console
+
+    console = Console(file=out)
+    if console.is_terminal and not console.is_dumb_terminal:
+        return Live(console)
+    return Plain(out)

@@ -1,0 +1,118 @@
+"""Writes the help texts from the flags' own definitions, grouped, in the order in which people need them."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+
+from edl_allreduce.flags import Flag
+
+COLUMN = 30  # where a flag's description begins
+TYPES = {int: "N", float: "SECONDS", bool: "", str: "TEXT"}
+
+EXAMPLE = (
+    "edl train --model_zoo=model_zoo --model_def=digits.Classifier --data='data/digits/train/*.recordio' \\\n"
+    "      --output=out/digits --num_epochs=20 --num_workers=2"
+)
+TRAIN_EXAMPLES = f"""\
+Two workers of this machine train the digits, 20 epochs:
+  {EXAMPLE}
+The same model with other arguments; first see what would be started:
+  edl train --model_zoo=model_zoo --model_def=digits.Classifier --data='data/digits/train/*.recordio' \\
+      --output=out/wide --params='hidden_units=[200, 100], learning_rate=0.01' --dry_run"""
+
+
+def overview(summaries: Mapping[str, str], width: int) -> str:
+    """What `edl --help` prints.
+
+    Args:
+        summaries: one line for every command.
+        width: of the terminal, in characters.
+    """
+    return "\n".join(
+        [
+            "edl: elastic allreduce training of Keras models; workers may come, go and fail at any moment",
+            "",
+            "usage: edl COMMAND [--flag=value …]",
+            "",
+            *_table(summaries.items(), width),
+            "",
+            "example:",
+            f"  {EXAMPLE}",
+            "",
+            "edl COMMAND --help explains a command.",
+        ]
+    )
+
+
+def group_help(name: str, summaries: Mapping[str, str], width: int) -> str:
+    """What `edl NAME --help` prints for a group of commands."""
+    usage = f"usage: edl {name} COMMAND [--flag=value …]"
+    return "\n".join(
+        [usage, "", *_table(summaries.items(), width), "", f"edl {name} COMMAND --help explains a command."]
+    )
+
+
+def train_help(flags: Iterable[Flag], width: int) -> str:
+    """What `edl train --help` prints."""
+    flags = list(flags)
+    required = " ".join(f"--{each.name}={each.metavar or TYPES[each.type]}" for each in flags if each.required)
+    lines = ["edl train: trains a Keras model on RecordIO data with any number of workers", "", "usage: edl train \\"]
+    lines += [
+        f"    {line}" for line in textwrap.wrap(f"{required} [flags]", max(20, width - 4), break_on_hyphens=False)
+    ]
+    plain = [each for each in flags if not each.advanced]
+    for group in dict.fromkeys(each.group for each in plain):
+        lines += ["", f"{group}:", *_table((_row(each) for each in plain if each.group == group), width)]
+    lines += ["", "Advanced:", *_table((_row(each) for each in flags if each.advanced), width)]
+    lines += [
+        "",
+        "A boolean flag stands alone for true; --noNAME is false. --flag value and --flag=value are the same.",
+    ]
+    lines += ["", "Examples:", textwrap.indent(TRAIN_EXAMPLES, "  ")]
+    return "\n".join(lines)
+
+
+def _row(flag: Flag) -> tuple[str, str]:
+    if flag.type is bool:
+        name = f"--[no]{flag.name}" if flag.default else f"--{flag.name}"
+    else:
+        name = f"--{flag.name}={flag.metavar or TYPES[flag.type]}"
+    return name, f"{flag.help} ({default_of(flag)})" if default_of(flag) else flag.help
+
+
+def default_of(flag: Flag) -> str:
+    """What the help says about a flag's default."""
+    if flag.required:
+        return "required"
+    if flag.default is None or flag.default == "":
+        return ""
+    return f"default {str(flag.default).lower() if flag.type is bool else format(flag.default, 'g')}"
+
+
+def _table(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
+    """Two columns; the second is wrapped."""
+    lines: list[str] = []
+    for name, text in rows:
+        wrapped = textwrap.wrap(text, max(30, width - COLUMN))
+        first = f"  {name}"
+        if len(first) > COLUMN - 2:
+            lines.append(first)
+            first = ""
+        lines.append(f"{first:<{COLUMN}}{wrapped[0]}")
+        lines += [" " * COLUMN + line for line in wrapped[1:]]
+    return lines
+
+
+def function_help(name: str, function: Callable[..., object], width: int) -> str:
+    """What `edl NAME --help` prints for a command that is a plain function with a docstring."""
+    parameters = inspect.signature(function).parameters.values()
+    words = [
+        f"{each.name.upper()}…" if each.kind is each.VAR_POSITIONAL else each.name.upper()
+        for each in parameters
+        if each.kind in (each.POSITIONAL_OR_KEYWORD, each.VAR_POSITIONAL)
+    ]
+    flags = [f"[--{each.name}]" for each in parameters if each.kind is each.KEYWORD_ONLY]
+    usage = textwrap.wrap(" ".join(["usage: edl", name, *words, *flags]), width, subsequent_indent="    ")
+    return "\n".join([*usage, "", inspect.getdoc(function) or ""])

@@ -1,0 +1,297 @@
+"""Runs jobs on this machine: starts the coordinator, follows it, and sees to it that no process is left behind."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edl_allreduce.errors import EdlError, JobFailed, StorageError, UsageError
+from edl_allreduce.job_folder import JobFolder
+from launcher.handle import ENDED, JobHandle, error_of
+from launcher.plan import Plan
+
+if TYPE_CHECKING:
+    import grpc
+
+    from edl_allreduce.control.control_pb2 import Status
+
+START_SECONDS = 60.0  # for the coordinator to serve and answer
+STOP_SECONDS = 20.0  # for everything to end after SIGTERM
+CALL_SECONDS = 10.0  # for the answer to a single call
+WATCH_SECONDS = 0.2  # between two statuses, at least
+POLL_SECONDS = 0.02  # between two looks at the address file
+LOG_LINES, TAIL_BYTES = 15, 1 << 16  # of a log, in an error
+
+
+def start(plan: Plan, detach: bool = False) -> LocalJob:
+    """Starts a planned job; it is over when this process ends, unless `detach`.
+
+    Raises:
+        UsageError: a job of that name has been there before.
+        StorageError: the job's folder cannot be written.
+    """
+    folder = plan.folder
+    try:
+        folder.create(plan.job.to_json(), secrets.token_urlsafe(32))
+    except FileExistsError:
+        raise UsageError(f"--job_name: {folder.name!r} is taken by the job in {folder.path}; choose another") from None
+    except OSError as error:
+        raise StorageError(f"{folder.path}: {error.strerror}; EDL_HOME may name another folder for jobs") from error
+    job = LocalJob(folder, _spawn(plan, detach))
+    threading.Thread(target=job.reap, name="reap", daemon=True).start()
+    threading.Thread(target=job.follow, name="follow", daemon=True).start()
+    if not detach:
+        atexit.register(job.stop)
+    return job
+
+
+def _spawn(plan: Plan, detach: bool) -> subprocess.Popen[bytes]:
+    """The coordinator, in a session of its own (Ctrl-C reaches only us), its output in its log.
+
+    It takes the end of its standard input for our death. Its write end is ours; a detached one gets it itself.
+    """
+    read_end, write_end = os.pipe()
+    try:
+        with plan.folder.coordinator_log.open("ab") as log:
+            process = subprocess.Popen(
+                plan.command,
+                stdin=read_end,
+                stdout=log,
+                stderr=log,
+                env=os.environ | dict(plan.environ),
+                start_new_session=True,
+                pass_fds=[write_end] if detach else [],
+            )
+    except BaseException:
+        os.close(write_end)
+        raise
+    finally:
+        os.close(read_end)
+    pipe = os.fdopen(write_end, "wb", buffering=0)
+    if detach:
+        pipe.close()
+    process.stdin = pipe  # kept open as long as the process object lives
+    return process
+
+
+class LocalJob(JobHandle):
+    """A job on this machine, made by `start`."""
+
+    def __init__(self, folder: JobFolder, process: subprocess.Popen[bytes]) -> None:
+        self._files = folder
+        self._process = process
+        self._changed = threading.Condition()
+        self._statuses = 0  # how many there have been; guarded by _changed, as is what follows
+        self._status: Status | None = None
+        self._call: grpc.Call | None = None
+        self._ended = threading.Event()
+        self._stop_wanted = False
+        self._late = False  # did not serve in time
+        self._crash: JobFailed | None = None
+
+    @property
+    def name(self) -> str:
+        return self._files.name
+
+    @property
+    def folder(self) -> Path:
+        return self._files.path
+
+    @property
+    def logs_folder(self) -> Path:
+        return self._files.logs
+
+    @property
+    def pid(self) -> int:
+        """The coordinator's process id; SIGTERM to it stops the job."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        if not self._ended.is_set():
+            return None
+        error = self._error()
+        return error.exit_code if error else 0
+
+    def status(self) -> Status:
+        from edl_allreduce.control.control_pb2 import Status
+
+        with self._changed:
+            return self._status or Status(phase="starting")
+
+    def watch(self) -> Iterator[Status]:
+        seen = 0
+        while True:
+            with self._changed:
+                while self._statuses == seen and not self._ended.is_set():
+                    self._changed.wait()
+                fresh, seen = self._statuses > seen, self._statuses
+            if fresh:
+                yield self.status()
+            elif self._ended.is_set():
+                return
+
+    def wait(self, timeout: float | None = None) -> Status:
+        if not self._ended.wait(timeout):
+            raise TimeoutError(f"job {self.name} has not ended within {timeout} seconds")
+        error = self._error()
+        if error and not self._stop_wanted:
+            raise error
+        return self.status()
+
+    def stop(self) -> None:
+        self._stop_wanted = True
+        if not self._ended.is_set():
+            self._process.send_signal(signal.SIGTERM)
+        if not self._ended.wait(STOP_SECONDS):
+            self.kill()
+
+    def kill(self) -> None:
+        self._stop_wanted = True
+        if not self._ended.is_set():
+            self._kill_group()
+        self._ended.wait()
+
+    def scale(self, num_workers: int) -> None:
+        if num_workers < 1:
+            raise UsageError(f"num_workers: expected a whole number, greater than 0, got {num_workers}")
+        import grpc
+
+        from edl_allreduce.control.control_pb2 import ScaleRequest
+        from edl_allreduce.control.control_pb2_grpc import CoordinatorStub
+
+        address = self._await_address()
+        if address is None:
+            raise JobFailed(f"job {self.name} has ended and cannot be scaled")
+        with _channel(address) as channel:
+            try:
+                CoordinatorStub(channel).Scale(
+                    ScaleRequest(num_workers=num_workers), timeout=CALL_SECONDS, metadata=self._metadata()
+                )
+            except grpc.RpcError as error:
+                raise JobFailed(f"job {self.name} could not be scaled: {error.details()}") from error
+
+    def reap(self) -> None:
+        """Waits for the coordinator's end, ends what it may have left behind, and tells everyone."""
+        self._process.wait()
+        self._kill_group()
+        atexit.unregister(self.stop)
+        final = self._final()
+        with self._changed:
+            self._status = final
+            self._statuses += 1
+            self._ended.set()
+            if self._call is not None:
+                self._call.cancel()
+            self._changed.notify_all()
+        if self._process.stdin:
+            self._process.stdin.close()
+
+    def follow(self) -> None:
+        """Passes on the coordinator's statuses until it ends."""
+        address = self._await_address()
+        if address is None:
+            return
+        import grpc
+
+        from edl_allreduce.control.control_pb2 import WatchRequest
+        from edl_allreduce.control.control_pb2_grpc import CoordinatorStub
+
+        with _channel(address) as channel:
+            stub = CoordinatorStub(channel)
+            request = WatchRequest(interval_seconds=WATCH_SECONDS)
+            while not self._ended.is_set():
+                with self._changed:
+                    call = stub.Watch(request, wait_for_ready=True, metadata=self._metadata())
+                    self._call = call
+                with contextlib.suppress(grpc.RpcError):  # it has ended, or is about to, or will answer again
+                    for status in call:
+                        self._publish(status)
+                self._ended.wait(WATCH_SECONDS)
+
+    def _publish(self, status: Status) -> None:
+        with self._changed:
+            self._status = status
+            self._statuses += 1
+            self._changed.notify_all()
+
+    def _await_address(self) -> str | None:
+        """Where the coordinator serves; None when it has ended."""
+        for _ in range(int(START_SECONDS / POLL_SECONDS)):
+            with contextlib.suppress(FileNotFoundError):
+                return self._files.address.read_text(encoding="utf-8").strip()
+            if self._ended.wait(POLL_SECONDS):
+                return None
+        self._late = True
+        self._kill_group()
+        return None
+
+    def _metadata(self) -> tuple[tuple[str, str]]:
+        return (("authorization", f"Bearer {self._files.token.read_text(encoding='utf-8').strip()}"),)
+
+    def _kill_group(self) -> None:
+        """Kills every process of the job; the coordinator leads their group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _final(self) -> Status:
+        """The last status: the coordinator's own; where it left none, what we know."""
+        from google.protobuf import json_format
+
+        from edl_allreduce.control.control_pb2 import Status
+
+        code = self._process.returncode
+        with contextlib.suppress(OSError, ValueError, json_format.ParseError):
+            text = self._files.status.read_text(encoding="utf-8")
+            written = json_format.Parse(text, Status(), ignore_unknown_fields=True)
+            if written.phase in ENDED and (written.phase != "done" or code == 0):
+                return written
+        status = Status()
+        status.CopyFrom(self.status())
+        if self._stop_wanted:
+            status.phase, status.message = "stopped", "all its processes were killed"
+        else:
+            how = (
+                f"did not start within {START_SECONDS:.0f} s"
+                if self._late
+                else f"ended unexpectedly ({_describe(code)})"
+            )
+            status.phase, status.message = "failed", f"the coordinator of job {self.name} {how}"
+            log = self._files.coordinator_log
+            self._crash = JobFailed(f"{status.message}; the end of {log}:\n{_tail(log)}")
+        return status
+
+    def _error(self) -> EdlError | None:
+        return self._crash or error_of(self.status(), self.name, self.logs_folder)
+
+
+def _channel(address: str) -> grpc.Channel:
+    import grpc
+
+    # gRPC would take http_proxy for this machine's own addresses, too.
+    return grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+
+
+def _describe(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def _tail(path: Path) -> str:
+    """The last lines of a log, indented."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+    except OSError as error:
+        lines = [f"({error.strerror})"]
+    return "\n".join(f"    {line}" for line in lines[-LOG_LINES:]) or "    (it is empty)"

@@ -1,0 +1,113 @@
+"""Says in words what a job does, as pure functions of its statuses, so that every display says the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher.handle import ENDED, RUNNING
+
+if TYPE_CHECKING:
+    from edl_allreduce.control.control_pb2 import RoundStatus, Status
+
+
+def changes(before: Status | None, now: Status) -> list[str]:
+    """Lines for what has happened between two statuses: phases, workers that came or went, rounds and their pauses."""
+    lines = []
+    if headline(now) != (headline(before) if before else ""):
+        lines += [headline(now)] if now.phase not in ENDED and now.phase != "reforming" else []
+    if before and before.phase in RUNNING and now.phase in RUNNING:
+        lines += _worker_changes(before, now)
+    told = {each.number for each in _told_rounds(before)} if before else set()
+    lines += [_round_line(each) for each in _told_rounds(now) if each.number not in told]
+    return [line for line in lines if line]
+
+
+def headline(status: Status) -> str:
+    """What the job is busy with, while it is not simply training."""
+    if status.phase == "starting" and status.workers:
+        ready = sum(worker.state in ("ready", "training") for worker in status.workers)
+        wanted = status.target_workers or len(status.workers)
+        return f"starting {_count(wanted, 'worker')}: {ready} ready"
+    if status.phase == "starting":
+        return status.message or "starting"
+    if status.phase == "exporting":
+        return status.message or "writing the trained model"
+    if status.phase == "reforming":
+        return status.message or "reforming the ring of workers"
+    return status.message if status.phase == "training" else ""
+
+
+def summary(status: Status) -> str:
+    """Where training stands, in one line."""
+    total = f"/{status.total_steps:,}" if status.total_steps else ""
+    parts = [
+        f"epoch {min(status.position.epoch + 1, max(1, status.num_epochs))}/{max(1, status.num_epochs)}",
+        f"step {status.position.step:,}{total}",
+        f"loss {status.loss:.4g}" if status.position.step else "",
+        f"{status.records_per_second:,.0f} records/s" if status.records_per_second else "",
+        _count(sum(worker.rank >= 0 for worker in status.workers), "worker"),
+        f"{clock(status.seconds_left)} left" if status.seconds_left and status.phase not in ENDED else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def fraction(status: Status) -> float:
+    """How much of the training is done, from 0 to 1."""
+    if status.phase == "done":
+        return 1.0
+    if status.total_steps:
+        return min(1.0, status.position.step / status.total_steps)
+    epochs = status.position.epoch + (status.position.offset / status.records if status.records else 0.0)
+    return min(1.0, epochs / max(1, status.num_epochs))
+
+
+def ending(status: Status, output: str, logs: Path) -> list[str]:
+    """The last lines: how it went, and where everything is; after a failure the error says that."""
+    steps = f"{_count(status.position.step, 'step')} in {clock(status.training_seconds)}"
+    if status.phase == "done":
+        epochs = _count(status.num_epochs, "epoch")
+        return [f"trained {epochs}, {steps}; the last loss is {status.loss:.4g}", f"model in {output}, logs in {logs}"]
+    if status.phase == "stopped":
+        return [f"stopped after {steps}; logs in {logs}"]
+    return [f"ended after {steps}"] if status.position.step else []
+
+
+def clock(seconds: float) -> str:
+    """A length of time as people read it: 4.2 s, 1:05 min, 2:03:04 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
+
+
+def _told_rounds(status: Status) -> list[RoundStatus]:
+    """The rounds whose line is complete: the first, and those whose pause is over."""
+    newest = max((each.number for each in status.rounds), default=0)
+    return [
+        each
+        for each in status.rounds
+        if each.number <= 1 or each.paused_seconds > 0 or each.number < newest or status.phase not in RUNNING
+    ]
+
+
+def _round_line(each: RoundStatus) -> str:
+    cause = f": {each.cause}" if each.cause else ""
+    pause = f", paused {each.paused_seconds:.2f} s" if each.paused_seconds else ""
+    return f"round {each.number} with {_count(each.size, 'worker')}{cause}{pause}"
+
+
+def _worker_changes(before: Status, now: Status) -> list[str]:
+    were = {(worker.id, worker.pid): worker for worker in before.workers}
+    are = {(worker.id, worker.pid): worker for worker in now.workers}
+    gone = [
+        f"worker {worker.id} {'has left' if worker.state == 'leaving' else 'is lost'}"
+        for key, worker in were.items()
+        if key not in are
+    ]
+    return gone + [f"worker {worker.id} is starting" for key, worker in are.items() if key not in were]
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,49 @@
+"""What a request consists of beyond the job itself, so that `train` has one set of flags in every door."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edl_allreduce import flags
+from edl_allreduce.errors import UsageError
+from edl_allreduce.flags import Flag, flag, flags_of
+from edl_allreduce.spec import GROUPS, JobSpec
+
+
+@dataclass(frozen=True)
+class LaunchSpec:
+    """Launch."""
+
+    dry_run: bool = flag("print what would be started and written, and do neither", False)
+    wait: bool = flag("wait for the trained model; with --nowait the job goes on in the background", True)
+    quiet: bool = flag("show no progress", False)
+    job_name: str = flag(
+        "name of the job and of its folder (default: from the model's name and the time)", "", metavar="NAME"
+    )
+
+    def __post_init__(self) -> None:
+        if self.job_name and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?", self.job_name):
+            raise UsageError(
+                f"--job_name: expected at most 50 small letters, digits and hyphens, got {self.job_name!r}"
+            )
+
+
+TRAIN_FLAGS: tuple[Flag, ...] = tuple(each for group in (*GROUPS.values(), LaunchSpec) for each in flags_of(group))
+
+
+def read_request(values: Mapping[str, Any]) -> tuple[JobSpec, LaunchSpec]:
+    """The job, and how to launch it, from flat flags (or keyword arguments), each typed or a string.
+
+    Raises:
+        UsageError: a flag is unknown, missing or wrong.
+    """
+    known = [each.name for each in TRAIN_FLAGS]
+    for name in values:
+        flags.reject_unknown(name, known)
+    of_launch = {each.name for each in flags_of(LaunchSpec)}
+    launch = flags.parse({"launch": LaunchSpec}, {name: values[name] for name in values if name in of_launch})["launch"]
+    job = JobSpec.from_flags({name: value for name, value in values.items() if name not in of_launch})
+    return job, launch
