@@ -1,0 +1,80 @@
+"""Which files a pattern names, and what to say when it names none: kept apart so that local and remote say the same."""
+
+from __future__ import annotations
+
+import glob
+import os
+import posixpath
+from collections.abc import Callable, Sequence
+
+from edl_allreduce.errors import StorageError, did_you_mean
+
+RECORDIO = "*.recordio"
+_SHOWN = 5
+
+
+def is_pattern(path: str) -> bool:
+    """Whether `path` contains a glob's special signs."""
+    return any(sign in path for sign in "*?[")
+
+
+def expand_local(path: str) -> list[str]:
+    """The files that one local path, glob or folder names. Raises StorageError when there is none."""
+    if os.path.isfile(path):
+        return [path]
+    if os.path.isdir(path):
+        found = glob.glob(os.path.join(glob.escape(path), RECORDIO))
+    else:
+        found = glob.glob(path, recursive=True) if is_pattern(path) else []
+    return [name for name in found if os.path.isfile(name)] or _raise_none(path, _names_in)
+
+
+def files_below(root: str) -> list[str]:
+    """Every file below a local folder, as sorted paths relative to it with `/` between names."""
+    if not os.path.isdir(root):
+        raise StorageError(f"{root}: no such folder")
+    below = [os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names]
+    return sorted(os.path.relpath(path, root).replace(os.sep, "/") for path in below)
+
+
+def _names_in(folder: str) -> list[str] | None:
+    return sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else None
+
+
+def _raise_none(path: str, names_in: Callable[[str], Sequence[str] | None]) -> list[str]:
+    raise StorageError(nothing_found(path, names_in))
+
+
+def nothing_found(path: str, names_in: Callable[[str], Sequence[str] | None]) -> str:
+    """Why no file was found: what was looked for, and what is there instead.
+
+    Args:
+        path: the pattern, file or folder.
+        names_in: the names in a folder ("" is the current one), or None when there is no such folder.
+    """
+    inside = names_in(path) if not is_pattern(path) else None
+    if inside is not None:
+        return f"no file matches {posixpath.join(path, RECORDIO)!r}: folder {path!r} {_holds(inside)}"
+    said = f"no file matches {path!r}" if is_pattern(path) else f"{path!r}: no such file or folder"
+    folder, wanted = posixpath.split(path)
+    while is_pattern(folder):
+        folder, wanted = posixpath.split(folder)
+    if folder.endswith(":"):  # a bucket: what else there is cannot always be listed
+        return said
+    names = names_in(folder)
+    if names is not None:
+        hint = "" if is_pattern(wanted) else did_you_mean(wanted, names)
+        return f"{said}{hint}: folder {folder or '.'!r} {_holds(names)}"
+    while names is None:
+        missing, (folder, wanted) = folder, posixpath.split(folder)
+        if missing == folder:
+            return f"{said}: there is no folder {missing!r}"
+        names = names_in(folder)
+    return f"{said}: there is no folder {missing!r}{did_you_mean(wanted, names)}"
+
+
+def _holds(names: Sequence[str]) -> str:
+    if not names:
+        return "is empty"
+    shown = ", ".join(names[:_SHOWN])
+    return f"holds {shown}" + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
