@@ -1,0 +1,64 @@
+"""The records of one chunk in memory: one buffer and where each record lies in it, no object per record until asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Buffer: TypeAlias = bytes | memoryview
+
+_LENGTH_BYTES = 4
+
+
+class Records(Sequence[bytes]):
+    """The records of one chunk, in the order they were written.
+
+    Args:
+        buffer: the bytes, each record behind its 4-byte length.
+        marks: int64 [number of records + 1], strictly growing: where each record's length begins, and the end.
+    """
+
+    __slots__ = ("_buffer", "_marks", "_view")
+
+    def __init__(self, buffer: Buffer, marks: NDArray[np.int64]) -> None:
+        self._buffer, self._marks = buffer, marks
+        self._view = memoryview(buffer)
+
+    def __len__(self) -> int:
+        return len(self._marks) - 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the records keep occupied."""
+        return len(self._buffer) + self._marks.nbytes
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return self.take(range(*index.indices(len(self))))
+        return self.take([range(len(self))[index]])[0]
+
+    def __iter__(self) -> Iterator[bytes]:
+        view, marks = self._view, self._marks.tolist()
+        for begin, end in pairwise(marks):
+            yield view[begin + _LENGTH_BYTES : end].tobytes()
+
+    def take(self, indices: ArrayLike | range) -> list[bytes]:
+        """The records at `indices` (from 0), in the order of `indices`. Raises IndexError."""
+        chosen: NDArray[Any] = np.asarray(indices, dtype=np.int64)
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
+            raise IndexError(f"record numbers from 0 to {len(self) - 1} exist, got {chosen.min()} to {chosen.max()}")
+        begins = (self._marks[chosen] + _LENGTH_BYTES).tolist()
+        ends = self._marks[chosen + 1].tolist()
+        if isinstance(self._buffer, bytes):
+            data = self._buffer
+            return [data[begin:end] for begin, end in zip(begins, ends, strict=True)]
+        view = self._view
+        return [view[begin:end].tobytes() for begin, end in zip(begins, ends, strict=True)]
