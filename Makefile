@@ -6,7 +6,7 @@
 VENV ?= .venv
 PY = $(VENV)/bin/python
 DIGITS = data/digits
-HOUSE = setup.py pyproject.toml scripts/bootstrap.sh edl_allreduce/horovod_wheel.py edl_allreduce/horovod_recipe.py
+HOUSE = setup.py pyproject.toml scripts/bootstrap.sh $(wildcard edl_allreduce/horovod_*.py)
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ test: $(VENV)/.dev ## everything the tests need, then the tests
 
 lint: $(VENV)/.dev ## style (ruff) and layers (import-linter)
 	@$(PY) -m ruff check .
-	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/lint-imports --no-logo
 
 type: $(VENV)/.dev ## types (mypy --strict)
 	@$(PY) -m mypy

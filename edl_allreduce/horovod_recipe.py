@@ -17,10 +17,10 @@ import sysconfig
 from collections.abc import Mapping
 
 from edl_allreduce.errors import EdlError
+from edl_allreduce.horovod_patches import PATCHES
 
 HOROVOD = "0.28.1"
 SDIST_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
-LEFT_OUT = "horovod/tensorflow/xla_mpi_ops.cc"
 DEFAULTS = {
     "HOROVOD_WITH_TENSORFLOW": "1",
     "HOROVOD_WITH_GLOO": "1",
@@ -41,7 +41,7 @@ class Recipe:
 
     horovod: str
     sdist: str
-    left_out: str
+    patches: str
     tensorflow: str
     python: str
     platform: str
@@ -76,7 +76,7 @@ def find_recipe(environ: Mapping[str, str]) -> Recipe:
     return Recipe(
         horovod=HOROVOD,
         sdist=SDIST_SHA256,
-        left_out=LEFT_OUT,
+        patches=_patches(),
         tensorflow=_tensorflow(),
         python=str(sysconfig.get_config_var("SOABI")),
         platform=f"{sysconfig.get_platform()} {' '.join(platform.libc_ver())}",
@@ -84,6 +84,12 @@ def find_recipe(environ: Mapping[str, str]) -> Recipe:
         cuda=_cuda(environ),
         variables=build_variables(environ),
     )
+
+
+def _patches() -> str:
+    """A hash of all that is changed in Horovod's source."""
+    changes = json.dumps([[patch.file, patch.old, patch.new] for patch in PATCHES])
+    return hashlib.sha256(changes.encode()).hexdigest()
 
 
 def _tensorflow() -> str:

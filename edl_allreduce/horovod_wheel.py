@@ -4,9 +4,9 @@
     python -m edl_allreduce.horovod_wheel install    the same, and install it into this Python's environment
     python -m edl_allreduce.horovod_wheel check      run an allreduce with the installed Horovod; says what it can do
 
-`horovod/tensorflow/xla_mpi_ops.cc` is left out: it needs headers that TensorFlow no longer ships, and serves only
-allreduce inside XLA clusters. Horovod's own build variables (HOROVOD_GPU_OPERATIONS=NCCL, ...) are obeyed. The cache is
-`$EDL_CACHE/wheels`, else `$XDG_CACHE_HOME/edl_allreduce/wheels`, else `~/.cache/edl_allreduce/wheels`.
+What is changed in the source stands in horovod_patches.py, what a wheel depends on in horovod_recipe.py. Horovod's own
+build variables (HOROVOD_GPU_OPERATIONS=NCCL, ...) are obeyed. The cache is `$EDL_CACHE/wheels`, else
+`$XDG_CACHE_HOME/edl_allreduce/wheels`, else `~/.cache/edl_allreduce/wheels`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from edl_allreduce import horovod_patches
 from edl_allreduce.build_log import Progress, run_logged
 from edl_allreduce.errors import EdlError
-from edl_allreduce.horovod_recipe import HOROVOD, LEFT_OUT, SDIST_SHA256, build_variables, find_recipe
+from edl_allreduce.horovod_recipe import HOROVOD, SDIST_SHA256, build_variables, find_recipe
 
 # Newer setuptools lack what Horovod's setup.py uses, CMake 4 refuses the policy versions of its bundled libraries.
 BUILD_TOOLS = ("setuptools<80", "cmake<4", "wheel", "packaging", "cloudpickle", "psutil", "pyyaml")
@@ -47,19 +49,6 @@ def job_count(makeflags: str, cores: int, memory: int) -> int:
     """How many compilers to run at once: what MAKEFLAGS asks for, else one per core and 1.5 GB of `memory` (bytes)."""
     asked = re.search(r"-j ?(\d+)", makeflags)
     return int(asked[1]) if asked else max(1, min(cores, memory // JOB_MEMORY))
-
-
-def without_source(cmake_text: str, source: str = LEFT_OUT) -> str:
-    """CMake code without the one line that adds `source`.
-
-    Raises:
-        EdlError: there is not exactly one such line.
-    """
-    lines = cmake_text.splitlines(keepends=True)
-    kept = [line for line in lines if source not in line]
-    if len(kept) != len(lines) - 1:
-        raise EdlError(f"{source} stands in {len(lines) - len(kept)} lines of Horovod's CMakeLists.txt, not in one")
-    return "".join(kept)
 
 
 def free_memory() -> int:
@@ -90,7 +79,7 @@ def build(environ: Mapping[str, str], progress: Progress) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EdlError(f"the cache {folder} cannot be written ({error.strerror}): set EDL_CACHE to a folder") from error
-    log = folder / f"build-{os.getpid()}.log"
+    log = folder / f"build-{uuid.uuid4().hex[:8]}.log"
     with tempfile.TemporaryDirectory(prefix="edl-horovod-") as work:
         compiled = _compile(Path(work), environ, log, progress)
         _place(folder / "recipe.json", recipe.as_json().encode())
@@ -124,7 +113,7 @@ def _compile(work: Path, environ: Mapping[str, str], log: Path, progress: Progre
 
 
 def _unpack(sdist: Path) -> Path:
-    """Checks and unpacks the source package, leaves the one file out, and gives the folder."""
+    """Checks, unpacks and patches the source package, and gives its folder."""
     found = hashlib.sha256(sdist.read_bytes()).hexdigest()
     if found != SDIST_SHA256:
         raise EdlError(f"{sdist.name} has SHA-256 {found}, not {SDIST_SHA256}: which package index gave it?")
@@ -133,14 +122,13 @@ def _unpack(sdist: Path) -> Path:
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
         archive.extractall(sdist.parent)
     source = sdist.parent / f"horovod-{HOROVOD}"
-    listing = source / "horovod" / "tensorflow" / "CMakeLists.txt"
-    listing.write_text(without_source(listing.read_text()))
+    horovod_patches.apply(source)
     return source
 
 
 def _place(path: Path, content: bytes) -> None:
     """Writes a file so that others see it whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     part.write_bytes(content)
     part.replace(path)
 
