@@ -14,9 +14,9 @@ from typing import Any
 import tensorflow as tf
 
 from edl_allreduce.contracts.base import TrainingModel
-from edl_allreduce.contracts.user_errors import user_code
+from edl_allreduce.contracts.user_errors import explain, user_code
 from edl_allreduce.dataset import Dataset
-from edl_allreduce.errors import DataError, EdlError
+from edl_allreduce.errors import DataError, EdlError, ModelError
 from edl_allreduce.position import Position, own_positions
 from edl_allreduce.worker.reader import Share, StepReader, lane_mask
 
@@ -35,15 +35,13 @@ class Feed:
     """
 
     def __init__(self, training: TrainingModel, dataset: Dataset, reader: StepReader, model_zoo: str) -> None:
-        self._dataset, self._reader, self._model_zoo = dataset, reader, model_zoo
+        self._training, self._dataset, self._reader, self._model_zoo = training, dataset, reader, model_zoo
         self._shares: queue.SimpleQueue[tuple[int, Share] | None] = queue.SimpleQueue()
         self._error: EdlError | None = None
         self._mine = lane_mask(dataset, ())
         self._round = 0
         with user_code(model_zoo, "making the input pipeline"):
-            pipeline = self._pipeline(training)
-        self.element_spec: Batch = pipeline.element_spec[1]
-        self._batches = iter(pipeline)
+            self._batches = iter(self._pipeline(training))
 
     def begin(self, number: int, share: Share) -> None:
         """Reads for round `number` from now on."""
@@ -79,12 +77,11 @@ class Feed:
 
     def _next(self) -> tuple[tf.Tensor, Batch]:
         try:
-            with user_code(self._model_zoo, "reading a record"):
-                return next(self._batches)  # type: ignore[no-any-return]
-        except Exception:
+            return next(self._batches)  # type: ignore[no-any-return]
+        except Exception as error:
             if self._error is not None:
                 raise self._error from None
-            raise
+            raise ModelError(explain(error, self._model_zoo, self._training.graphs)) from error
 
     def _pipeline(self, training: TrainingModel) -> tf.data.Dataset:
         signature = (tf.TensorSpec([2], tf.int64), tf.TensorSpec([None], tf.string))

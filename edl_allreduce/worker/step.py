@@ -41,15 +41,13 @@ class TrainStep:
     """The traced step of one model.
 
     Args:
-        training: the model with its loss and optimizer.
-        element_spec: the (features, labels) that `train` will get, with a batch dimension of None.
-        sample: one real batch, to make the model's variables with.
+        training: the model with its loss, optimizer and input function.
     """
 
-    def __init__(self, training: TrainingModel, element_spec: Any, sample: tuple[Any, Any]) -> None:
+    def __init__(self, training: TrainingModel) -> None:
         self._training = training
         self._model, self._optimizer = training.model, training.optimizer
-        self._model(sample[0])
+        training.build()
         self._optimizer.build(self._model.trainable_variables)
         self._trainable = list(self._model.trainable_variables)
         self._non_trainable = list(self._model.non_trainable_variables)
@@ -57,8 +55,15 @@ class TrainStep:
         self._call_arguments = {"training": True} if takes_training else {}
         self._updated: list[int] = []  # non-trainable variables that the model's call changes; known once traced
         self._with_gradient: list[int] = []
-        self._train = tf.function(self._train_step, autograph=False).get_concrete_function(*element_spec, _FLAG)
+        self._train = tf.function(self._train_step, autograph=False).get_concrete_function(
+            *training.input.element_spec, _FLAG
+        )
         self._idle = tf.function(self._idle_step, autograph=False).get_concrete_function(_FLAG)
+
+    @property
+    def graphs(self) -> tuple[Any, ...]:
+        """The traced graphs, where operations that fail can be looked up."""
+        return (self._train.graph, *self._training.graphs)
 
     @property
     def variables(self) -> list[keras.Variable]:

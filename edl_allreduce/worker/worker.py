@@ -11,10 +11,11 @@ import keras
 import tensorflow as tf
 
 from edl_allreduce import contracts, trained_model
-from edl_allreduce.contracts.user_errors import user_code
+from edl_allreduce.contracts.user_errors import explain, user_code
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_from_message
 from edl_allreduce.control.position import position_from_message
+from edl_allreduce.errors import ModelError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.position import Position, Schedule
 from edl_allreduce.spec import JobSpec
@@ -93,14 +94,15 @@ class Worker:
         sample = self._feed.next(share.start, size)
         assert sample is not None
         with user_code(self._zoo, "tracing the training step"):
-            step = TrainStep(self._training, self._feed.element_spec, sample)
+            step = TrainStep(self._training)
         variables = [*step.variables, *step.seed_variables]
         before = [variable.numpy() for variable in variables]
         self._ring.join(Seat())
         try:
-            with user_code(self._zoo, "running the training step"):
-                step.train(*sample, part=False)
-                step.idle(part=False)
+            step.train(*sample, part=False)
+            step.idle(part=False)
+        except Exception as error:
+            raise ModelError(explain(error, self._zoo, step.graphs)) from error
         finally:
             self._ring.leave()
         for variable, value in zip(variables, before, strict=True):
@@ -181,8 +183,7 @@ class Worker:
         except Exception as error:
             if self._ring.broken():
                 raise RingBroken(_last_line(error)) from error
-            with user_code(self._zoo, f"step {at.step + 1}"):
-                raise
+            raise ModelError(explain(error, self._zoo, self._step.graphs)) from error
 
     def _export(self) -> None:
         model: Any = self._training.model

@@ -1,0 +1,135 @@
+"""Runs real jobs on this machine for the tests, and reads back what they did."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PATIENCE_SECONDS = 150.0
+
+
+@dataclass
+class Run:
+    """A finished job.
+
+    Attributes:
+        code: exit code of the command.
+        text: what it printed, standard output and error together.
+        folder: the job's folder.
+    """
+
+    code: int
+    text: str
+    folder: Path
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """Step → mean loss of the step's records, as history has it last."""
+        return {line["step"]: line["loss"] for line in self.lines if "loss" in line}
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        """Every round: number, members, cause, first step."""
+        return [line for line in self.lines if "cause" in line]
+
+    @property
+    def pauses(self) -> list[float]:
+        """Seconds nobody was stepping, of every round that has survivors."""
+        return [line["paused_seconds"] for line in self.lines if "paused_seconds" in line]
+
+
+class Job:
+    """`edl train …` as a child process, in a state folder of its own."""
+
+    def __init__(self, home: Path, flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> None:
+        self.home = home
+        command = [sys.executable, "-m", "edl_allreduce.launch", "train", *(f"--{name}={value}" for name, value in flags.items())]
+        self.process = subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env=os.environ | {"EDL_HOME": str(home)} | dict(environ or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    @property
+    def folder(self) -> Path:
+        [folder] = (self.home / "jobs").iterdir()
+        return folder
+
+    def history(self) -> list[dict[str, Any]]:
+        """The lines written so far."""
+        found = list(self.home.glob("jobs/*/history.jsonl"))
+        text = found[0].read_text() if found else ""
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+    def steps(self) -> int:
+        """The newest step that the coordinator has heard of."""
+        return max((line["step"] for line in self.history() if "loss" in line), default=0)
+
+    def workers(self) -> dict[int, psutil.Process]:
+        """Living worker processes by id."""
+        found = {}
+        for process in psutil.process_iter(["cmdline"]):
+            line = process.info["cmdline"] or []
+            if "edl_allreduce.worker" in line and f"EDL_TOKEN_FILE={self.home}" in _environ(process):
+                [number] = [each.partition("=")[2] for each in line if each.startswith("--worker_id=")]
+                found[int(number)] = process
+        return found
+
+    def until(self, ready: Callable[[], Any], what: str) -> Any:
+        """Waits for something that only the outside of a job can tell, looking every 10 ms."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not (result := ready()):
+            assert self.process.poll() is None, f"the job ended before {what}:\n{self._rest()}"
+            assert time.monotonic() < end, f"{what} did not come"
+            time.sleep(0.01)  # another process's files: there is no event to await
+        return result
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+    def finish(self) -> Run:
+        """Waits for the end; the text is what the command printed."""
+        text = self._rest()
+        lines = self.history()
+        return Run(self.process.returncode, text, next(iter((self.home / "jobs").glob("*")), self.home), lines)
+
+    def _rest(self) -> str:
+        try:
+            return self.process.communicate(timeout=PATIENCE_SECONDS)[0]
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise
+
+
+def _environ(process: psutil.Process) -> str:
+    try:
+        return "\n".join(f"{name}={value}" for name, value in process.environ().items())
+    except psutil.Error:
+        return ""
+
+
+def left_over(home: Path) -> list[str]:
+    """Command lines of processes that still belong to jobs of this home."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if str(home) in " ".join(process.info["cmdline"] or []) or f"EDL_TOKEN_FILE={home}" in _environ(process):
+            found.append(" ".join(process.info["cmdline"] or []))
+    return found

@@ -1,0 +1,256 @@
+"""The main job, end to end, as a user runs it: real processes, real Horovod, real data, real accidents."""
+
+from __future__ import annotations
+
+import random
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edl_allreduce import recordio
+from edl_allreduce.worker.audit import consumed
+from tests.jobs import REPOSITORY, Job, Run, left_over
+
+pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
+
+BATCH = 64
+EPOCHS = 9
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    subprocess.run([sys.executable, "-m", "model_zoo.digits", "make", str(folder)], cwd=REPOSITORY, check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def records(digits: Path) -> int:
+    return sum(chunk.records for file in digits.glob("train/*.recordio") for chunk in recordio.index(str(file)))
+
+
+Train = Callable[..., Job]
+
+
+@pytest.fixture
+def train(tmp_path: Path, digits: Path) -> Train:
+    def start(**flags: Any) -> Job:
+        home = tmp_path / f"home{len(list(tmp_path.iterdir()))}"
+        defaults = {
+            "model_zoo": "model_zoo",
+            "model_def": "digits.Classifier",
+            "data": f"{digits}/train/*.recordio",
+            "output": home / "output",
+            "num_epochs": EPOCHS,
+            "batch_size": BATCH,
+            "audit": True,
+        }
+        return Job(home, defaults | flags)
+
+    return start
+
+
+def weights(run: Run) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(next((run.folder.parent.parent / "output").glob("*.safetensors")))
+
+
+def assert_each_record_once(run: Run, records: int, epochs: int) -> None:
+    by_epoch = consumed(run.folder / "audit")
+    assert sorted(by_epoch) == list(range(epochs))
+    for steps in by_epoch.values():
+        everything = [record for step in steps.values() for record in step]
+        assert len(everything) == records and len(set(everything)) == records
+
+
+def assert_done(run: Run) -> None:
+    assert run.code == 0, run.text
+    assert left_over(run.folder.parent.parent) == []
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> dict[int, Run]:
+    """Runs of 1, 2 and 3 workers with the same seed and batch size, nothing happening to them."""
+    runs = {}
+    for workers in (1, 2, 3):
+        home = tmp_path_factory.mktemp(f"workers{workers}")
+        flags = {
+            "model_zoo": "model_zoo",
+            "model_def": "digits.Classifier",
+            "data": f"{digits}/train/*.recordio",
+            "output": home / "output",
+            "num_epochs": EPOCHS,
+            "batch_size": BATCH,
+            "num_workers": workers,
+            "gather_timeout": 60,
+            "audit": True,
+        }
+        runs[workers] = Job(home, flags).finish()
+        assert_done(runs[workers])
+    return runs
+
+
+def test_the_number_of_workers_does_not_change_the_result(undisturbed: dict[int, Run], records: int) -> None:
+    steps = EPOCHS * -(-records // BATCH)
+    assert steps >= 200
+    for workers, run in undisturbed.items():
+        assert [len(round["members"]) for round in run.rounds] == [workers]
+        assert sorted(run.losses) == list(range(1, steps + 1))
+        assert_each_record_once(run, records, EPOCHS)
+        for step in range(1, 201):
+            assert run.losses[step] == pytest.approx(undisturbed[1].losses[step], rel=1e-3)
+        for name, value in weights(run).items():
+            np.testing.assert_allclose(value, weights(undisturbed[1])[name], rtol=1e-2, atol=2e-4, err_msg=name)
+
+
+def test_the_bundle_holds_what_predict_will_need(undisturbed: dict[int, Run]) -> None:
+    from edl_allreduce import trained_model
+
+    output = undisturbed[2].folder.parent.parent / "output"
+    loaded = trained_model.load(str(output))
+    assert loaded.message.model_def == "digits.Classifier"
+    assert {path.name for path in output.iterdir()} >= {"trained_model.pb", loaded.message.params_filename, "model.keras"}
+
+
+def test_killed_workers_change_nothing(train: Train, undisturbed: dict[int, Run], records: int) -> None:
+    """3 workers, `kill -9` of one at a random moment, again whenever the replacement trains."""
+    seed = 20261122
+    chance = random.Random(seed)
+    job = train(num_workers=3, gather_timeout=60, num_epochs=4 * EPOCHS)
+    killed = 0
+    while killed < 4:
+
+        def full(after: int = killed) -> bool:
+            rounds = [line for line in job.history() if "cause" in line]
+            return bool(rounds) and len(rounds[-1]["members"]) == 3 and len(rounds) == 1 + 2 * after
+
+        job.until(full, f"round of 3 after {killed} kills (seed {seed})")
+        at = job.steps() + chance.randint(1, 12)
+        job.until(lambda at=at: job.steps() >= at, f"step {at}")
+        members = [line for line in job.history() if "cause" in line][-1]["members"]
+        job.workers()[chance.choice(members)].send_signal(signal.SIGKILL)
+        killed += 1
+    run = job.finish()
+    assert_done(run)
+    assert_each_record_once(run, records, 4 * EPOCHS)
+    losses = [run.losses[step] for step in sorted(run.losses)]
+    assert len(losses) == 4 * EPOCHS * -(-records // BATCH)  # no step is missing, none was rolled back
+    for step in range(1, 201):
+        assert run.losses[step] == pytest.approx(undisturbed[3].losses[step], rel=1e-3)
+    recoveries = [line["paused_seconds"] for line in run.lines if "paused_seconds" in line]
+    assert statistics.median(recoveries) < 1.0, recoveries
+
+
+def test_a_worker_that_is_told_to_go_costs_nothing(train: Train, undisturbed: dict[int, Run], records: int) -> None:
+    job = train(num_workers=2, gather_timeout=60)
+    job.until(lambda: job.steps() >= 20, "step 20")
+    process = job.workers()[1]
+    process.send_signal(signal.SIGTERM)
+    run = job.finish()
+    assert_done(run)
+    assert_each_record_once(run, records, EPOCHS)
+    assert run.rounds[1]["cause"] == "worker 1 left" and run.rounds[1]["members"] == [0]
+    assert max(abs(run.losses[step] / undisturbed[2].losses[step] - 1) for step in range(1, 201)) < 1e-3
+    log = (run.folder / "logs" / "worker-1.log").read_text()
+    assert "told to go" in log and "Traceback" not in log
+
+
+def test_a_hung_worker_is_dropped_and_replaced(train: Train, records: int) -> None:
+    job = train(num_workers=2, gather_timeout=60, num_epochs=6 * EPOCHS, worker_timeout=1.5)
+    job.until(lambda: job.steps() >= 20, "step 20")
+    job.workers()[1].send_signal(signal.SIGSTOP)
+    job.until(lambda: len([line for line in job.history() if "cause" in line]) >= 2, "second round")
+    run = job.finish()
+    assert_done(run)
+    assert run.rounds[1]["cause"] == "worker 1 was silent for 1.5 s" and run.rounds[1]["members"] == [0]
+    assert_each_record_once(run, records, 6 * EPOCHS)
+
+
+def test_minibatch_size_is_per_worker(train: Train, records: int) -> None:
+    run = train(num_workers=2, gather_timeout=60, minibatch_size=50, batch_size="none", num_epochs=2).finish()
+    assert_done(run)
+    assert_each_record_once(run, records, 2)
+    assert max(run.losses) == 2 * -(-records // 100)
+
+
+def test_ctrl_c_leaves_no_process_behind(train: Train) -> None:
+    job = train(num_workers=2, num_epochs=100)
+    job.until(lambda: job.steps() >= 5, "step 5")
+    job.interrupt()
+    run = job.finish()
+    assert run.code == 130 and "Traceback" not in run.text
+    assert left_over(job.home) == []
+    assert not (job.home / "output" / "trained_model.pb").exists()
+
+
+def test_the_death_of_the_launcher_stops_the_job(train: Train) -> None:
+    job = train(num_workers=1, num_epochs=100)
+    job.until(lambda: job.steps() >= 5, "step 5")
+    job.process.kill()
+    job.process.communicate()
+    gone = psutil_wait(job.home)
+    assert gone == []
+
+
+def psutil_wait(home: Path) -> list[str]:
+    import time
+
+    end = time.monotonic() + 20
+    while (left := left_over(home)) and time.monotonic() < end:
+        time.sleep(0.05)  # processes that are not our children: nothing to await
+    return left
+
+
+BROKEN_MODEL = '''
+import tensorflow as tf
+import keras
+from model_zoo.digits import Classifier as Good
+
+
+class Classifier(Good):
+    def call(self, inputs, training=False):
+        {line}
+        return super().call(inputs, training=training)
+'''
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("raise ValueError('seven is not a digit')", "broken.py:9 in call: ValueError: seven is not a digit"),
+        ("tf.debugging.assert_less(tf.reduce_max(inputs), -1.0, 'too bright')", "broken.py:9 in call: InvalidArgumentError"),
+    ],
+)
+def test_an_error_of_the_model_ends_the_job_with_its_line(train: Train, tmp_path: Path, line: str, told: str) -> None:
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    (zoo / "broken.py").write_text(BROKEN_MODEL.format(line=line))
+    run = train(model_zoo=zoo, model_def="broken.Classifier", num_workers=2).finish()
+    assert run.code == 5
+    error = [text for text in run.text.splitlines() if text.startswith("error:")]
+    assert len(error) == 1 and told in error[0], run.text
+    assert "Traceback" not in run.text
+    assert left_over(run.folder.parent.parent) == []
+
+
+def test_a_damaged_file_ends_the_job_with_file_and_offset(train: Train, tmp_path: Path, digits: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for file in digits.glob("train/*.recordio"):
+        (data / file.name).write_bytes(file.read_bytes())
+    victim = sorted(data.iterdir())[-1]
+    chunk = recordio.index(str(victim))[2]
+    damaged = bytearray(victim.read_bytes())
+    damaged[chunk.offset + 40] ^= 0xFF
+    victim.write_bytes(damaged)
+    run = train(data=f"{data}/*.recordio", num_workers=2).finish()
+    assert run.code == 4, run.text
+    assert f"{victim}, offset {chunk.offset}: " in run.text and "checksum" in run.text
