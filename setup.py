@@ -44,6 +44,7 @@ TOOLS = [
     "types-protobuf",
     "types-psutil",
     "types-PyYAML",
+    "types-setuptools",
 ]
 EXTRAS["dev"] = [*TOOLS, *(line for name in ("gcs", "s3", "kubernetes", "docker", "demo") for line in EXTRAS[name])]
 
