@@ -41,6 +41,7 @@ TOOLS = [
     "pytest-timeout>=2.3",
     "ruff>=0.11",
     "types-docker",
+    "types-grpcio",
     "types-protobuf",
     "types-psutil",
     "types-PyYAML",
