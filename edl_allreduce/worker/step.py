@@ -119,7 +119,7 @@ class TrainStep:
         weighted = [updates[i] * tf.cast(count, updates[i].dtype) for i in shared]
         sums = allreduce_sums([tf.stack([total, count, part]), *gradients, *weighted])
         vector, reduced, moved = sums[0], sums[1 : 1 + len(gradients)], sums[1 + len(gradients) :]
-        records = vector[1]
+        records = tf.maximum(vector[1], 1.0)  # all members idle: only when a newcomer warms up alone
         for i, each in zip(shared, moved, strict=True):
             updates[i] = each / tf.cast(records, each.dtype)
         if not self._training.loss_is_sum:
@@ -171,7 +171,7 @@ def _is_seed(variable: keras.Variable) -> bool:
 
 def _outcome(vector: tf.Tensor) -> Outcome:
     loss_sum, records, part = vector.numpy().tolist()
-    return Outcome(loss_sum / records, round(records), part > 0)
+    return Outcome(loss_sum / max(records, 1.0), round(records), part > 0)
 
 
 _FLAG = tf.TensorSpec([], tf.float32)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from edl_allreduce import contracts, trained_model
+from edl_allreduce import contracts
 from edl_allreduce.contracts.user_errors import explain, user_code
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_from_message
@@ -186,8 +185,9 @@ class Worker:
             raise ModelError(explain(error, self._zoo, self._step.graphs)) from error
 
     def _export(self) -> None:
-        model: Any = self._training.model
-        trained_model.write(model, self._spec, self._spec.output.output, overwrite=self._spec.output.overwrite)
+        from edl_allreduce import trained_model
+
+        trained_model.write(self._training.model, self._spec, self._spec.output.output, overwrite=self._spec.output.overwrite)
         self._session.exported()
 
 
