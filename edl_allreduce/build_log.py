@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from edl_allreduce.errors import EdlError
 
 MADE = re.compile(r"\[ *(\d+)%\] (.+)")  # a progress line of CMake's makefiles: `[ 42%] Building CXX object x.o`
 COMPLAINT = re.compile(r"\berror: |\bError \d|Killed|No space left|CMake Error", re.IGNORECASE)
+PIP = re.compile(r"error: (subprocess-exited|failed)", re.IGNORECASE)  # what pip says of every failure
 
 
 class Progress:
@@ -30,14 +30,14 @@ class Progress:
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
         self.stream, self.live = stream, stream.isatty()
-        self.percent, self.what = 0, ""
+        self.title, self.percent, self.what = "the command", 0, ""
         self.started = time.monotonic()
 
     def phase(self, text: str) -> None:
         """Begins a phase: its line stays."""
         self.clear()
         print(text, file=self.stream, flush=True)
-        self.percent, self.what, self.started = 0, "", time.monotonic()
+        self.title, self.percent, self.what, self.started = text.strip(), 0, "", time.monotonic()
 
     def line(self, text: str) -> None:
         """Takes one line of the command's output."""
@@ -98,7 +98,7 @@ def run_logged(command: Sequence[str], environ: Mapping[str, str], log: Path, pr
         if process.returncode:
             said.seek(begin)
             lines = said.read().decode(errors="replace").splitlines()
-            raise EdlError(_failure(command, process.returncode, lines, log))
+            raise EdlError(_failure(progress.title, process.returncode, lines, log))
 
 
 def _show(process: subprocess.Popen[bytes], said: BinaryIO, progress: Progress) -> None:
@@ -115,10 +115,10 @@ def _show(process: subprocess.Popen[bytes], said: BinaryIO, progress: Progress) 
         progress.tick()
 
 
-def _failure(command: Sequence[str], code: int, lines: Sequence[str], log: Path) -> str:
-    """What to tell of a command that failed: the first lines that complain, the last lines, where all of it stands."""
-    complaints = [line.strip() for line in lines if COMPLAINT.search(line)][:5]
-    shown = [*complaints, "...", *(line.rstrip() for line in lines[-12:])] if complaints else lines[-12:]
+def _failure(title: str, code: int, lines: Sequence[str], log: Path) -> str:
+    """What to tell of a command that failed: its first complaints or else its last lines, and where the rest is."""
+    found = [number for number, line in enumerate(lines) if COMPLAINT.search(line) and not PIP.search(line)][:3]
+    shown = [line for number in found for line in lines[number : number + 4]] or lines[-12:]
     ended = f"exit code {code}" if code > 0 else f"signal {-code}"
-    text = "\n".join(f"    {line[:300]}" for line in shown)
-    return f"{shlex.join(command[:4])} ... failed ({ended}):\n{text}\nIts whole output: {log}"
+    text = "\n".join(f"    {line.strip()[:300]}" for line in shown if line.strip())
+    return f"{title}: failed ({ended}):\n{text}\nIts whole output: {log}"

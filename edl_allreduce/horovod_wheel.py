@@ -106,7 +106,7 @@ def _compile(work: Path, environ: Mapping[str, str], log: Path, progress: Progre
     wanted = ["download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", f"horovod=={HOROVOD}"]
     run_logged([*pip, *wanted, "--dest", str(work)], inside, log, progress)
     source = _unpack(work / f"horovod-{HOROVOD}.tar.gz")
-    progress.phase(f"  compiler: {jobs} at once, log in {log}")
+    progress.phase(f"  compiler: {jobs} at once")
     build_it = ["wheel", "--verbose", "--no-deps", "--no-build-isolation", "--use-pep517", "--wheel-dir", str(wheels)]
     run_logged([*pip, *build_it, str(source)], inside, log, progress)
     return next(wheels.glob("horovod-*.whl"))

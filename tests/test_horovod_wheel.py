@@ -205,17 +205,24 @@ def test_a_terminal_gets_one_live_line() -> None:
 def test_a_command_that_fails_tells_why_and_where_the_rest_is(tmp_path: Path) -> None:
     log = tmp_path / "build.log"
     log.write_text("an earlier command: fatal error: not this one\n")
-    script = "echo 'x.cc:7: fatal error: no y.h' >&2; seq -f 'line %g' 50; exit 3"
+    script = "seq -f 'line %g' 50; echo 'x.cc:7: fatal error: no y.h' >&2; seq -f 'more %g' 50; exit 3"
+    progress = Progress(Terminal())
+    progress.phase("  compiler: 2 at once")
     with pytest.raises(EdlError) as failure:
-        run_logged(["sh", "-c", script], os.environ, log, Progress(Terminal()))
-    text = str(failure.value)
-    assert "x.cc:7: fatal error: no y.h" in text
-    assert "not this one" not in text
-    assert "line 50" in text
-    assert "line 20" not in text
-    assert "exit code 3" in text
-    assert str(log) in text
+        run_logged(["sh", "-c", script], os.environ, log, progress)
+    first, *shown, last = str(failure.value).splitlines()
+    assert first == "compiler: 2 at once: failed (exit code 3):"
+    assert [line.strip() for line in shown] == ["x.cc:7: fatal error: no y.h", "more 1", "more 2", "more 3"]
+    assert last == f"Its whole output: {log}"
     assert log.read_text().count("\nline ") == 50
+
+
+def test_a_command_that_fails_without_a_complaint_shows_its_end(tmp_path: Path) -> None:
+    with pytest.raises(EdlError) as failure:
+        run_logged(["sh", "-c", "seq -f 'line %g' 50; kill -9 $$"], os.environ, tmp_path / "log", Progress(Terminal()))
+    assert "failed (signal 9)" in str(failure.value)
+    assert "line 50" in str(failure.value)
+    assert "line 20" not in str(failure.value)
 
 
 class Interrupted(Progress):
