@@ -114,7 +114,7 @@ class Reader(Iterator[bytes]):
         except BaseException:
             self.close()
             raise
-        self._records: Records | None = None
+        self._records: Iterator[bytes] | None = None
 
     def _checked(self, position: Sequence[int]) -> tuple[int, int]:
         chunk, record = position
@@ -134,11 +134,12 @@ class Reader(Iterator[bytes]):
         if self._chunk == len(self._refs):
             self.close()
             raise StopIteration
+        ref = self._refs[self._chunk]
         if self._records is None:
-            self._records = self._chunks.read_chunk(self._refs[self._chunk])
-        record = self._records[self._record]
+            self._records = self._chunks.read_chunk(ref).since(self._record)
+        record = next(self._records)
         self._record += 1
-        if self._record == len(self._records):
+        if self._record == ref.records:
             self._chunk, self._record, self._records = self._chunk + 1, 0, None
         return record
 

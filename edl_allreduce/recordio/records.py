@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 Buffer: TypeAlias = bytes | memoryview
 
 _LENGTH_BYTES = 4
+_BLOCK = 256  # records made at a time while iterating
 
 
 class Records(Sequence[bytes]):
@@ -42,15 +42,19 @@ class Records(Sequence[bytes]):
     def __getitem__(self, index: slice) -> list[bytes]: ...
     def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
         if isinstance(index, slice):
-            return self.take(range(*index.indices(len(self))))
-        return self.take([range(len(self))[index]])[0]
+            return self.take(np.arange(*index.indices(len(self))))
+        number = range(len(self))[index]
+        return self._view[int(self._marks[number]) + _LENGTH_BYTES : int(self._marks[number + 1])].tobytes()
 
     def __iter__(self) -> Iterator[bytes]:
-        view, marks = self._view, self._marks.tolist()
-        for begin, end in pairwise(marks):
-            yield view[begin + _LENGTH_BYTES : end].tobytes()
+        return self.since(0)
 
-    def take(self, indices: ArrayLike | range) -> list[bytes]:
+    def since(self, start: int) -> Iterator[bytes]:
+        """The records from number `start` on."""
+        for first in range(start, len(self), _BLOCK):
+            yield from self.take(np.arange(first, min(first + _BLOCK, len(self))))
+
+    def take(self, indices: ArrayLike) -> list[bytes]:
         """The records at `indices` (from 0), in the order of `indices`. Raises IndexError."""
         chosen: NDArray[Any] = np.asarray(indices, dtype=np.int64)
         if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):

@@ -42,6 +42,8 @@ class Writer:
         if not 0 < max_chunk_bytes <= MAX_PAYLOAD_BYTES // 2:
             raise UsageError(f"max_chunk_bytes: expected 1 to {MAX_PAYLOAD_BYTES // 2}, got {max_chunk_bytes}")
         self._path, self._compressor, self._limit = path, numbers[compressor], max_chunk_bytes
+        # Lengths do not count, but what very many, very short records take has to stay within the limit as well.
+        self._most_records = max(max_chunk_bytes, 1 << 20) // LENGTH.size
         self._target: AbstractContextManager[BinaryIO] | None = None
         self._out: BinaryIO | None = None
         self._chunk: list[bytes] = []
@@ -54,8 +56,7 @@ class Writer:
             raise UsageError(f"{self._path}: is not open for writing; use `with Writer(path) as writer:`")
         if len(record) > MAX_PAYLOAD_BYTES - LENGTH.size:
             raise DataError(f"{self._path}: a record has at most {MAX_PAYLOAD_BYTES} bytes, got {len(record)}")
-        # The second condition keeps chunks of very many, very short records within the limit as well.
-        if self._chunk_bytes + len(record) > self._limit or LENGTH.size * len(self._chunk) >= self._limit:
+        if self._chunk_bytes + len(record) > self._limit or len(self._chunk) >= self._most_records:
             self._flush(self._out)
         self._chunk.append(bytes(record))
         self._chunk_bytes += len(record)
