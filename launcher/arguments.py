@@ -29,14 +29,17 @@ def normalise(words: Sequence[str], flags: Mapping[str, bool], takes_words: bool
     normal: list[str] = []
     seen: dict[str, str] = {}
     rest = list(words)
+    before = ""  # the flag whose value was the word before
     while rest:
         word = rest.pop(0)
         if not _is_flag(word):
             if not takes_words:
-                raise _stray([word, *rest], list(seen)[-1:], flags)
+                raise _stray(word, before)
             normal.append(word)
             continue
+        left = len(rest)
         name, value = _read_flag(word, rest, flags)
+        before = name if len(rest) < left and not flags[name] else ""
         if name in seen:
             raise UsageError(f"--{name}: given twice, {seen[name]!r} and {value!r}; give it once")
         seen[name] = value
@@ -67,14 +70,12 @@ def _read_flag(word: str, rest: list[str], flags: Mapping[str, bool]) -> tuple[s
     return name, rest.pop(0)
 
 
-def _stray(words: list[str], flag_before: list[str], flags: Mapping[str, bool]) -> UsageError:
-    """The error for words that belong to nothing; most often the shell has expanded a pattern."""
-    stray = [word for word in words if not _is_flag(word)]
-    name = flag_before[0] if flag_before else ""
-    if name and not flags[name] and words[0] not in ("-", "--"):
+def _stray(word: str, before: str) -> UsageError:
+    """The error for a word that belongs to nothing; after a flag's value, the shell has often expanded a pattern."""
+    if before and word not in ("-", "--"):
         return UsageError(
-            f"--{name}: more than one value, also {words[0]!r}; if the shell has expanded a pattern, put it in quotes: "
-            f"--{name}='data/*.recordio'"
+            f"--{before}: more than one value, also {word!r}; if the shell has expanded a pattern, put it in quotes: "
+            f"--{before}='data/*.recordio'"
         )
-    hint = "; flags are given as --name=value" if "=" in words[0] else "; --help lists the flags"
-    return UsageError(f"expected a flag, got {stray[0]!r}{hint}")
+    hint = "flags are given as --name=value" if "=" in word else "--help lists the flags"
+    return UsageError(f"expected a flag, got {word!r}; {hint}")

@@ -35,8 +35,8 @@ def check_model(model: ModelSpec) -> None:
     from edl_allreduce.contracts.resolve import locate
 
     home = locate(model.model_zoo, model.model_def)
-    if home.name:
-        _check_name("model_def", home.file, home.name)
+    hint = "" if home.name else f"; to use a class or function of it, write --model_def={model.model_def}.NAME"
+    _check_name("model_def", home.file, home.name or "custom_model", hint)
     for flag, dotted in (("input_fn", model.input_fn), ("loss", model.loss), ("optimizer", model.optimizer)):
         if "." in dotted:
             place = locate(model.model_zoo, dotted, flag)
@@ -47,13 +47,13 @@ def check_model(model: ModelSpec) -> None:
             _check_name(flag, home.file, dotted)
 
 
-def _check_name(flag: str, file: str, name: str) -> None:
+def _check_name(flag: str, file: str, name: str, hint: str = "") -> None:
     try:
         names = declared_names(Path(file).read_bytes(), file)
     except OSError as error:
         raise UsageError(f"--{flag}: {file}: {error.strerror}") from None
     if names is not None and name not in names:
-        raise UsageError(f"--{flag}: {file} defines no {name!r}{did_you_mean(name, names)}")
+        raise UsageError(f"--{flag}: {file} defines no {name!r}{did_you_mean(name, names)}{hint}")
 
 
 def check_data(pattern: str) -> None:

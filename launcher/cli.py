@@ -45,14 +45,15 @@ def _run(words: list[str]) -> int:
     if not isinstance(found, Command):
         print(group_help(path[0], summaries(found), width) if path else overview(summaries(found), width))
         return 0
+    if found.raw:
+        return found.load()(*rest) or 0
     name = " ".join(path)
-    if not found.raw:
-        if {"-h", "--help"} & set(rest):
-            print(found.help(name, width))
-            return 0
-        rest = normalise(rest, found.flags(), found.takes_words())
-        if found.takes_words():
-            check_call(name, found.load(), [word for word in rest if not word.startswith("--")])
+    if {"-h", "--help"} & set(rest):
+        print(found.help(name, width))
+        return 0
+    rest = normalise(rest, found.flags(), found.takes_words())
+    if found.takes_words():
+        check_call(name, found.load(), [word for word in rest if not word.startswith("--")])
     return _fire(path, found, rest)
 
 

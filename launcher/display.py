@@ -120,9 +120,10 @@ def display_on(out: TextIO, quiet: bool) -> Silent:
     """The display that suits a stream."""
     if quiet:
         return Silent()
-    from rich.console import Console
+    if out.isatty():
+        from rich.console import Console
 
-    console = Console(file=out)
-    if console.is_terminal and not console.is_dumb_terminal:
-        return Live(console)
+        console = Console(file=out)
+        if not console.is_dumb_terminal:
+            return Live(console)
     return Plain(out)

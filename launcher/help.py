@@ -58,7 +58,7 @@ def train_help(flags: Iterable[Flag], width: int) -> str:
     """What `edl train --help` prints."""
     flags = list(flags)
     required = " ".join(f"--{each.name}={each.metavar or TYPES[each.type]}" for each in flags if each.required)
-    lines = ["edl train: trains a Keras model on RecordIO data with any number of workers", "", "usage: edl train \\"]
+    lines = ["edl train: trains a Keras model on RecordIO data, elastically", "", "usage: edl train \\"]
     lines += [
         f"    {line}" for line in textwrap.wrap(f"{required} [flags]", max(20, width - 4), break_on_hyphens=False)
     ]
@@ -66,10 +66,8 @@ def train_help(flags: Iterable[Flag], width: int) -> str:
     for group in dict.fromkeys(each.group for each in plain):
         lines += ["", f"{group}:", *_table((_row(each) for each in plain if each.group == group), width)]
     lines += ["", "Advanced:", *_table((_row(each) for each in flags if each.advanced), width)]
-    lines += [
-        "",
-        "A boolean flag stands alone for true; --noNAME is false. --flag value and --flag=value are the same.",
-    ]
+    note = "A boolean flag stands alone for true, --noNAME for false. --flag value and --flag=value are the same."
+    lines += ["", *textwrap.wrap(note, width, break_on_hyphens=False)]
     lines += ["", "Examples:", textwrap.indent(TRAIN_EXAMPLES, "  ")]
     return "\n".join(lines)
 

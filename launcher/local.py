@@ -168,7 +168,7 @@ class LocalJob(JobHandle):
         from edl_allreduce.control.control_pb2 import ScaleRequest
         from edl_allreduce.control.control_pb2_grpc import CoordinatorStub
 
-        address = self._await_address()
+        address = None if self._ended.is_set() else self._await_address()
         if address is None:
             raise JobFailed(f"job {self.name} has ended and cannot be scaled")
         with _channel(address) as channel:
