@@ -40,14 +40,14 @@ _NO_CONNECTION = {"ClientConnectionError", "ConnectionError", "ConnectTimeoutErr
 def expand(url: str) -> list[str]:
     """The files that one URL, glob or folder names. Raises StorageError when there is none."""
     with _filesystem(url) as (fs, path):
-        if not storage_glob.is_pattern(path):
-            try:
+        try:
+            if not storage_glob.is_pattern(path):
                 if fs.info(path)["type"] != "directory":
                     return [url]
-            except FileNotFoundError:
-                raise StorageError(storage_glob.nothing_found(url, lambda folder: _names_in(fs, folder, url))) from None
-            path = f"{path.rstrip('/')}/{storage_glob.RECORDIO}"
-        found = fs.glob(path, detail=True)
+                path = f"{path.rstrip('/')}/{storage_glob.RECORDIO}"
+            found = fs.glob(path, detail=True)
+        except FileNotFoundError:
+            found = {}
         files = [name for name, info in found.items() if info["type"] != "directory"]
         if not files:
             raise StorageError(storage_glob.nothing_found(url, lambda folder: _names_in(fs, folder, url)))
@@ -204,7 +204,7 @@ def _reason(error: Exception, package: str) -> str:
         asked = f"; {endpoint} is {os.environ[endpoint]!r}" if os.environ.get(endpoint) else ""
         return f"cannot connect ({said}){asked}"
     if isinstance(error, FileNotFoundError):
-        return "no such bucket" if "bucket" in said.lower() else "no such file, folder or bucket"
+        return "no such file, folder or bucket"
     if isinstance(error, PermissionError):
         return f"permission denied ({said})"
     return said if isinstance(error, OSError) else f"{type(error).__name__}: {said}"
