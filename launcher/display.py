@@ -49,7 +49,7 @@ class Plain(Silent):
         for line in progress.changes(self._before, status):
             self.note(line)
         self._before = status
-        if status.phase in RUNNING and self._clock() - self._said_at >= PLAIN_SECONDS:
+        if status.position.step and status.phase in RUNNING and self._clock() - self._said_at >= PLAIN_SECONDS:
             summary = progress.summary(status)
             if summary != self._summary:
                 self.note(summary)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def changes(before: Status | None, now: Status) -> list[str]:
     """Lines for what has happened between two statuses: phases, workers that came or went, rounds and their pauses."""
     lines = []
-    if headline(now) != (headline(before) if before else ""):
-        lines += [headline(now)] if now.phase not in ENDED and now.phase != "reforming" else []
+    if headline(now) != (headline(before) if before else "") and (now.phase != "reforming" or now.message):
+        lines.append(headline(now))
     if before and before.phase in RUNNING and now.phase in RUNNING:
         lines += _worker_changes(before, now)
     told = {each.number for each in _told_rounds(before)} if before else set()
@@ -34,7 +34,7 @@ def headline(status: Status) -> str:
     if status.phase == "exporting":
         return status.message or "writing the trained model"
     if status.phase == "reforming":
-        return status.message or "reforming the ring of workers"
+        return status.message or "forming the next round"
     return status.message if status.phase == "training" else ""
 
 
@@ -93,20 +93,20 @@ def _told_rounds(status: Status) -> list[RoundStatus]:
 
 
 def _round_line(each: RoundStatus) -> str:
-    cause = f": {each.cause}" if each.cause else ""
+    cause = f": {each.cause}" if each.cause and each.number > 1 else ""
     pause = f", paused {each.paused_seconds:.2f} s" if each.paused_seconds else ""
     return f"round {each.number} with {_count(each.size, 'worker')}{cause}{pause}"
 
 
 def _worker_changes(before: Status, now: Status) -> list[str]:
-    were = {(worker.id, worker.pid): worker for worker in before.workers}
-    are = {(worker.id, worker.pid): worker for worker in now.workers}
+    were = {worker.id: worker for worker in before.workers}
+    are = {worker.id for worker in now.workers}
     gone = [
-        f"worker {worker.id} {'has left' if worker.state == 'leaving' else 'is lost'}"
-        for key, worker in were.items()
-        if key not in are
+        f"worker {number} {'has left' if worker.state == 'leaving' else 'is lost'}"
+        for number, worker in were.items()
+        if number not in are
     ]
-    return gone + [f"worker {worker.id} is starting" for key, worker in are.items() if key not in were]
+    return gone + [f"worker {number} is starting" for number in sorted(are - set(were))]
 
 
 def _count(number: int, thing: str) -> str:

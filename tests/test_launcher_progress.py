@@ -36,7 +36,7 @@ def training(step: int = 10, **values: Any) -> Status:
         "seconds_left": 65.4,
         "workers": workers("training", "training"),
         "target_workers": 2,
-        "rounds": [RoundStatus(number=1, size=2, cause="2 workers are ready", first_step=1)],
+        "rounds": [RoundStatus(number=1, size=2, cause="start", first_step=1)],
     }
     return Status(**(given | values))
 
@@ -73,10 +73,10 @@ def test_the_bar_is_as_long_as_what_is_done(status: Status, part: float) -> None
 STARTING = Status(phase="starting", message="indexing data")
 SPAWNED = Status(phase="starting", target_workers=3, workers=workers("preparing", "ready", "starting"))
 FIRST = training()
-LOST = training(11, phase="reforming", workers=workers("training"), message="worker 1 is lost")
-REPLACED = training(
-    11, phase="reforming", message="worker 1 is lost", workers=[*workers("training"), *workers("starting", first=2)]
-)
+LOST = training(11, phase="reforming", workers=workers("training"))
+REPLACED = training(11, phase="reforming", workers=[*workers("training"), *workers("starting", first=2)])
+WAITING = training(11, phase="reforming", workers=REPLACED.workers, message="waiting for workers: 1 ready, 2 needed")
+CONNECTED = training(11, phase="reforming", workers=[*workers("training"), WorkerStatus(id=2, pid=7)])
 ROUND_2 = RoundStatus(number=2, size=1, cause="worker 1 was lost", first_step=12)
 ROUND_2_TIMED = RoundStatus(number=2, size=1, cause="worker 1 was lost", first_step=12, paused_seconds=0.168)
 ROUND_3 = RoundStatus(number=3, size=2, cause="worker 2 joined")
@@ -93,11 +93,13 @@ LEAVING = training(workers=workers("training", "leaving"))
         (None, STARTING, ["indexing data"]),
         (STARTING, STARTING, []),
         (STARTING, SPAWNED, ["starting 3 workers: 1 ready"]),
-        (SPAWNED, FIRST, ["round 1 with 2 workers: 2 workers are ready"]),
+        (SPAWNED, FIRST, ["round 1 with 2 workers"]),
         (FIRST, training(11), []),
         (FIRST, LOST, ["worker 1 is lost"]),
         (LOST, REPLACED, ["worker 2 is starting"]),
-        (REPLACED, BEGUN, []),
+        (REPLACED, CONNECTED, []),
+        (REPLACED, WAITING, ["waiting for workers: 1 ready, 2 needed"]),
+        (WAITING, BEGUN, []),
         (BEGUN, STEPPED, ["round 2 with 1 worker: worker 1 was lost, paused 0.17 s"]),
         (BEGUN, OVERTAKEN, ["round 2 with 1 worker: worker 1 was lost"]),
         (LEAVING, training(workers=workers("training")), ["worker 1 has left"]),
@@ -153,7 +155,7 @@ def test_plain_lines_come_with_changes_and_every_few_seconds() -> None:
     assert [line.split(" · ")[1] if " · " in line else line for line in out.getvalue().splitlines()] == [
         "indexing data",
         "starting 3 workers: 1 ready",
-        "round 1 with 2 workers: 2 workers are ready",
+        "round 1 with 2 workers",
         "step 1/40",
         "step 4/40",
         "trained 4 epochs, 40 steps in 12 s; the last loss is 0.3457",
@@ -172,7 +174,9 @@ def test_on_a_terminal_a_bar_stays_and_changes_pass_by() -> None:
         display.show(LOST)
         display._live.refresh()
         bar, summary, busy = _picture(display)
-        assert bar.startswith("━━━") and summary.startswith("epoch 2/4 · step 11/40") and "worker 1 is lost" in busy
+        assert (
+            bar.startswith("━━━") and summary.startswith("epoch 2/4 · step 11/40") and "forming the next round" in busy
+        )
         display.note("a line with [brackets] stays as it is")
         display.end(training(40, phase="done", training_seconds=12.3), "out", LOGS)
     text = out.getvalue()
