@@ -33,12 +33,12 @@ def normalise(words: Sequence[str], flags: Mapping[str, bool], takes_words: bool
     while rest:
         word = rest.pop(0)
         if not _is_flag(word):
-            if not takes_words:
+            if not takes_words or word == "--":
                 raise _stray(word, before)
             normal.append(word)
             continue
         left = len(rest)
-        name, value = _read_flag(word, rest, flags)
+        name, value = _read_flag(word, rest, flags, takes_words)
         before = name if len(rest) < left and not flags[name] else ""
         if name in seen:
             raise UsageError(f"--{name}: given twice, {seen[name]!r} and {value!r}; give it once")
@@ -51,8 +51,11 @@ def _is_flag(word: str) -> bool:
     return bool(re.match(r"-[A-Za-z]|--.", word))
 
 
-def _read_flag(word: str, rest: list[str], flags: Mapping[str, bool]) -> tuple[str, str]:
-    """A flag's name and value; takes the value from `rest` where it stands there."""
+def _read_flag(word: str, rest: list[str], flags: Mapping[str, bool], takes_words: bool) -> tuple[str, str]:
+    """A flag's name and value; takes the value from `rest` where it stands there.
+
+    After a boolean flag `false` is its value, unless it may be a file's name.
+    """
     spelt, has_value, value = word.lstrip("-").partition("=")
     name = spelt.replace("-", "_")
     if has_value:
@@ -64,7 +67,8 @@ def _read_flag(word: str, rest: list[str], flags: Mapping[str, bool]) -> tuple[s
             return positive, "false"
     reject_unknown(name, flags)
     if flags[name]:
-        return name, rest.pop(0) if rest and rest[0].lower() in BOOLEAN_WORDS else "true"
+        stated = bool(rest) and rest[0].lower() in BOOLEAN_WORDS and not takes_words
+        return name, rest.pop(0) if stated else "true"
     if not rest or re.match(r"--?[A-Za-z]", rest[0]):
         raise UsageError(f"--{name}: its value is missing; give it as --{name}=VALUE")
     return name, rest.pop(0)

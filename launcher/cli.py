@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edl_allreduce.errors import EdlError, UsageError, did_you_mean
 from launcher.arguments import normalise
 from launcher.commands import COMMANDS, Command, check_call, summaries
-from launcher.help import group_help, overview
+from launcher.help import group_help, is_boolean, overview, parameters_of
 
 HELP = frozenset({"-h", "--help", "help"})
+TRUE = frozenset({"true", "yes", "1", "on"})
 BROKEN_PIPE = 128 + 13
 
 
@@ -52,9 +53,9 @@ def _run(words: list[str]) -> int:
         print(found.help(name, width))
         return 0
     rest = normalise(rest, found.flags(), found.takes_words())
-    if found.takes_words():
-        check_call(name, found.load(), [word for word in rest if not word.startswith("--")])
-    return _fire(path, found, rest)
+    function = found.load()
+    check_call(name, function, rest)
+    return _fire(path, function, rest)
 
 
 def _find(words: list[str], commands: Mapping[str, Any]) -> tuple[list[str], Any, list[str]]:
@@ -77,12 +78,15 @@ def _find(words: list[str], commands: Mapping[str, Any]) -> tuple[list[str], Any
     return path, found, words
 
 
-def _fire(path: list[str], command: Command, words: list[str]) -> int:
-    """Lets Fire call the command, with strings, and with none of its own flags and separators."""
+def _fire(path: list[str], function: Callable[..., int | None], words: list[str]) -> int:
+    """Lets Fire call the command: with strings (booleans apart), and with none of Fire's own flags and separators."""
     import fire
     from fire.decorators import SetParseFn
 
-    tree: Any = SetParseFn(str)(command.load())
+    booleans = [each.name for each in parameters_of(function) if is_boolean(each)]
+    tree: Any = SetParseFn(str)(function)
+    if booleans:
+        tree = SetParseFn(lambda value: value.lower() in TRUE, *booleans)(tree)
     for name in reversed(path):
         tree = {name: tree}
     line = [*path, *words, "--", "--separator=\n"]  # no word of a shell's is a single line break

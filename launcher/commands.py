@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edl_allreduce import __version__
 from edl_allreduce.errors import UsageError
-from launcher.help import function_help, train_help
+from launcher.help import VARIABLE, function_help, is_boolean, is_word, parameters_of, train_help
 from launcher.settings import TRAIN_FLAGS
 
 
@@ -34,15 +33,11 @@ class Command:
         """The command's flags; whether each is a boolean."""
         if self.load is load_train:
             return {each.name: each.type is bool for each in TRAIN_FLAGS}
-        parameters = inspect.signature(self.load()).parameters.values()
-        return {each.name: isinstance(each.default, bool) for each in parameters if each.kind is each.KEYWORD_ONLY}
+        return {each.name: is_boolean(each) for each in parameters_of(self.load()) if each.kind not in VARIABLE}
 
     def takes_words(self) -> bool:
         """Whether words that are not flags may follow."""
-        kinds = [each.kind for each in inspect.signature(self.load()).parameters.values()]
-        return any(
-            kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL) for kind in kinds
-        )
+        return any(is_word(each) for each in parameters_of(self.load()))
 
     def help(self, name: str, width: int) -> str:
         """The text of `edl NAME --help`."""
@@ -103,19 +98,24 @@ def summaries(commands: Mapping[str, Command | Mapping[str, Command]], path: str
     return told
 
 
-def check_call(name: str, function: Callable[..., Any], words: list[str]) -> None:
-    """Refuses words that are too few or too many for a command.
+def check_call(name: str, function: Callable[..., Any], normal: Sequence[str]) -> None:
+    """Refuses words (as `normalise` gives them) that are too few or too many for a command.
 
     Raises:
         UsageError: names what is missing, or what is too much.
     """
-    parameters = inspect.signature(function).parameters.values()
-    wanted = [each for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+    given = {word[2:].partition("=")[0] for word in normal if word.startswith("--")}
+    words = [word for word in normal if not word.startswith("--")]
+    parameters = [each for each in parameters_of(function) if each.name not in given]
+    wanted = [each for each in parameters if is_word(each) and each.kind not in VARIABLE]
     many = any(each.kind is each.VAR_POSITIONAL for each in parameters)
-    needed = [each.name for each in wanted if each.default is each.empty]
-    if len(words) < len(needed):
-        raise UsageError(f"edl {name}: {needed[len(words)].upper()} is missing; edl {name} --help explains it")
-    if many and not wanted and not words:
-        raise UsageError(f"edl {name}: a file is missing; edl {name} --help explains it")
+    explained = f"edl {name} --help explains it"
+    for each in wanted[len(words) :]:
+        raise UsageError(f"edl {name}: {each.name.upper()} is missing; {explained}")
+    for each in parameters:
+        if each.kind is each.KEYWORD_ONLY and each.default is each.empty:
+            raise UsageError(f"--{each.name}: required and not given; {explained}")
+    if many and not words:
+        raise UsageError(f"edl {name}: a file is missing; {explained}")
     if not many and len(words) > len(wanted):
-        raise UsageError(f"edl {name}: {words[len(wanted)]!r} is too much; edl {name} --help explains what it takes")
+        raise UsageError(f"edl {name}: {words[len(wanted)]!r} is too much; {explained}")

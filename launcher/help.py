@@ -103,14 +103,33 @@ def _table(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
     return lines
 
 
+VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:
+    """A function's parameters, in order."""
+    return list(inspect.signature(function).parameters.values())
+
+
+def is_word(parameter: inspect.Parameter) -> bool:
+    """Whether a command line gives this parameter as a plain word, such as a file; the others are flags."""
+    required = parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.default is parameter.empty
+    return required or parameter.kind is parameter.VAR_POSITIONAL
+
+
+def is_boolean(parameter: inspect.Parameter) -> bool:
+    """Whether the parameter's flag may stand without a value."""
+    return isinstance(parameter.default, bool)
+
+
 def function_help(name: str, function: Callable[..., object], width: int) -> str:
     """What `edl NAME --help` prints for a command that is a plain function with a docstring."""
-    parameters = inspect.signature(function).parameters.values()
-    words = [
-        f"{each.name.upper()}…" if each.kind is each.VAR_POSITIONAL else each.name.upper()
-        for each in parameters
-        if each.kind in (each.POSITIONAL_OR_KEYWORD, each.VAR_POSITIONAL)
-    ]
-    flags = [f"[--{each.name}]" for each in parameters if each.kind is each.KEYWORD_ONLY]
-    usage = textwrap.wrap(" ".join(["usage: edl", name, *words, *flags]), width, subsequent_indent="    ")
-    return "\n".join([*usage, "", inspect.getdoc(function) or ""])
+    usage = ["usage: edl", name]
+    for each in parameters_of(function):
+        if is_word(each):
+            usage.append(each.name.upper() + ("…" if each.kind in VARIABLE else ""))
+        else:
+            flag = f"--{each.name}" if is_boolean(each) else f"--{each.name}={each.name.upper()}"
+            usage.append(flag if each.default is each.empty else f"[{flag}]")
+    lines = textwrap.wrap(" ".join(usage), width, subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join([*lines, "", inspect.getdoc(function) or ""])

@@ -14,6 +14,7 @@ import pytest
 
 from edl_allreduce.errors import StorageError, UsageError
 from launcher.cli import main
+from launcher.commands import Command
 from launcher.settings import TRAIN_FLAGS
 from tests.fakes import FLAGS, enter, gone
 
@@ -84,6 +85,42 @@ def test_exit_codes_are_those_of_the_errors() -> None:
 def test_fire_does_not_guess_types(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(train(dry_run="true", job_name="x", loss=text)) == 0
     assert f'"loss": {json.dumps(text)}' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "called"),
+    [
+        ("show a b -", (("a", "b", "-"), "10", False)),
+        ("show a --limit 007 --all", (("a",), "007", True)),
+        ("show --all 1 --noall=x", "--noall: there is no such flag (did you mean 'all'?)"),
+        ("show --all 1", (("1",), "10", True)),
+        ("show a --limt=3", "--limt: there is no such flag (did you mean 'limit'?)"),
+        ("show", "edl show: a file is missing; edl show --help explains it"),
+        ("move a b", ("a", "b", "3")),
+        ("move --source=[a] b --count None", ("[a]", "b", "None")),
+        ("move a", "edl move: TARGET is missing; edl move --help explains it"),
+        ("move a b c", "edl move: 'c' is too much; edl move --help explains it"),
+    ],
+)
+def test_a_command_is_a_plain_function(
+    line: str, called: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[object] = []
+
+    def show(*files: str, limit: str = "10", all: bool = False) -> None:
+        calls.append((files, limit, all))
+
+    def move(source: str, target: str, count: str = "3") -> int:
+        calls.append((source, target, count))
+        return 7
+
+    table = {"show": Command("shows", lambda: show), "move": Command("moves", lambda: move)}
+    monkeypatch.setattr("launcher.cli.COMMANDS", table)
+    code = main(line.split())
+    if isinstance(called, str):
+        assert (code, calls) == (2, []) and capsys.readouterr().err.startswith(f"error: {called}")
+    else:
+        assert (code, calls) == (7 if line.startswith("move") else 0, [called])
 
 
 def test_an_unexpected_exception_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

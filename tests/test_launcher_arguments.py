@@ -44,6 +44,9 @@ def test_hyphens_are_accepted_for_underscores() -> None:
 
 def test_words_stay_where_a_command_takes_them() -> None:
     assert normalise(["a", "--seed", "3", "b", "-"], FLAGS, takes_words=True) == ["a", "--seed=3", "b", "-"]
+    assert normalise(["--overwrite", "1", "x"], FLAGS, takes_words=True) == ["--overwrite=true", "1", "x"]
+    with pytest.raises(UsageError, match=r"expected a flag, got '--'"):
+        normalise(["a", "--"], FLAGS, takes_words=True)
 
 
 @pytest.mark.parametrize(
