@@ -54,14 +54,23 @@ def expand(pattern: str) -> list[str]:
     parts = [part.strip() for part in pattern.split(",") if part.strip()]
     if not parts:
         raise StorageError(f"no file is named by {pattern!r}: give a path, a glob, a folder, or several with commas")
-    return sorted({path for part in parts for path in _expand_one(part)})
+    found: set[str] = set()
+    for part in parts:
+        named = matches(part)
+        if not named:
+            remote = is_remote(part)
+            names_in = storage_remote.names_in if remote else storage_glob.names_in_local
+            raise StorageError(storage_glob.nothing_found(part if remote else local_path(part), names_in))
+        found.update(named)
+    return sorted(found)
 
 
-def _expand_one(part: str) -> list[str]:
-    if is_remote(part):
-        return storage_remote.expand(part)
-    with local_errors(part):
-        return storage_glob.expand_local(local_path(part))
+def matches(pattern: str) -> list[str]:
+    """The files that one path, glob or folder names, sorted; perhaps none. Raises StorageError."""
+    if is_remote(pattern):
+        return sorted(storage_remote.matches(pattern))
+    with local_errors(pattern):
+        return sorted(storage_glob.matches_local(local_path(pattern)))
 
 
 def exists(path: str) -> bool:

@@ -18,15 +18,15 @@ def is_pattern(path: str) -> bool:
     return any(sign in path for sign in "*?[")
 
 
-def expand_local(path: str) -> list[str]:
-    """The files that one local path, glob or folder names. Raises StorageError when there is none."""
+def matches_local(path: str) -> list[str]:
+    """The files that one local path, glob or folder names; perhaps none."""
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
         found = glob.glob(os.path.join(glob.escape(path), RECORDIO))
     else:
         found = glob.glob(path, recursive=True) if is_pattern(path) else []
-    return [name for name in found if os.path.isfile(name)] or _raise_none(path, _names_in)
+    return [name for name in found if os.path.isfile(name)]
 
 
 def files_below(root: str) -> list[str]:
@@ -37,12 +37,9 @@ def files_below(root: str) -> list[str]:
     return sorted(os.path.relpath(path, root).replace(os.sep, "/") for path in below)
 
 
-def _names_in(folder: str) -> list[str] | None:
+def names_in_local(folder: str) -> list[str] | None:
+    """The names in a local folder ("" is the current one), or None when there is no such folder."""
     return sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else None
-
-
-def _raise_none(path: str, names_in: Callable[[str], Sequence[str] | None]) -> list[str]:
-    raise StorageError(nothing_found(path, names_in))
 
 
 def nothing_found(path: str, names_in: Callable[[str], Sequence[str] | None]) -> str:
@@ -67,7 +64,7 @@ def nothing_found(path: str, names_in: Callable[[str], Sequence[str] | None]) ->
         return f"{said}{hint}: folder {folder or '.'!r} {_holds(names)}"
     while names is None:
         missing, (folder, wanted) = folder, posixpath.split(folder)
-        if missing == folder:
+        if missing == folder or folder.endswith(":"):
             return f"{said}: there is no folder {missing!r}"
         names = names_in(folder)
     return f"{said}: there is no folder {missing!r}{did_you_mean(wanted, names)}"

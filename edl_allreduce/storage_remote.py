@@ -37,8 +37,8 @@ _NO_CREDENTIALS = {
 _NO_CONNECTION = {"ClientConnectionError", "ConnectionError", "ConnectTimeoutError", "FSTimeoutError", "TimeoutError"}
 
 
-def expand(url: str) -> list[str]:
-    """The files that one URL, glob or folder names. Raises StorageError when there is none."""
+def matches(url: str) -> list[str]:
+    """The files that one URL, glob or folder names; perhaps none. Raises StorageError."""
     with _filesystem(url) as (fs, path):
         try:
             if not storage_glob.is_pattern(path):
@@ -47,20 +47,17 @@ def expand(url: str) -> list[str]:
                 path = f"{path.rstrip('/')}/{storage_glob.RECORDIO}"
             found = fs.glob(path, detail=True)
         except FileNotFoundError:
-            found = {}
-        files = [name for name, info in found.items() if info["type"] != "directory"]
-        if not files:
-            raise StorageError(storage_glob.nothing_found(url, lambda folder: _names_in(fs, folder, url)))
-        return [f"{_scheme(url)}://{name.lstrip('/')}" for name in files]
+            return []
+        return [f"{_scheme(url)}://{name.lstrip('/')}" for name, info in found.items() if info["type"] != "directory"]
 
 
-def _names_in(fs: AbstractFileSystem, folder: str, url: str) -> list[str] | None:
-    if not folder.startswith(f"{_scheme(url)}://") or folder == f"{_scheme(url)}://":
-        return []
-    try:
-        return sorted({name.rstrip("/").rpartition("/")[2] for name in fs.ls(fs._strip_protocol(folder), detail=False)})
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+def names_in(folder: str) -> list[str] | None:
+    """The names in a folder or bucket, or None when there is no such folder. Raises StorageError."""
+    with _filesystem(folder) as (fs, path):
+        try:
+            return sorted({name.rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)})
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
 
 def exists(url: str) -> bool:
