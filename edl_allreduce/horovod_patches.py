@@ -27,16 +27,29 @@ PATCHES = (
     ),
     Patch(
         "horovod/common/operations.cc",
-        "    global_gloo_context.Initialize(ParseGlooIface());\n",
+        """\
+    global_gloo_context.Initialize(ParseGlooIface());
+  }
+  if (state.control_operation == LibType::GLOO) {
+    // Initializes global controller
+    state.process_set_table.Initialize(global_gloo_context);
+  }
+""",
         """\
     try {
       global_gloo_context.Initialize(ParseGlooIface());
+      if (state.control_operation == LibType::GLOO) {
+        // Initializes global controller
+        state.process_set_table.Initialize(global_gloo_context);
+      }
     } catch (const std::exception& ex) {
       LOG(ERROR) << "Gloo could not be initialized: " << ex.what();
+      state.process_set_table.Get(0).gloo_context.Finalize();
       global_gloo_context.Finalize();
       state.initialization_failed = true;
       return;
     }
+  }
 """,
         "a member that dies while a ring is being made would abort the processes of all others",
     ),

@@ -163,8 +163,16 @@ def _handle(fd: int, name: str) -> Iterator[socket.socket | None]:
 
 def _shut(fd: int, name: str, spared: tuple[str, int]) -> None:
     with _handle(fd, name) as handle, contextlib.suppress(OSError):
-        if handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6) and handle.getpeername()[:2] != spared:
-            handle.shutdown(socket.SHUT_RDWR)
+        if handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6) and _peer(handle) != spared:
+            handle.shutdown(socket.SHUT_RDWR)  # also wakes what listens, or is still connecting
+
+
+def _peer(handle: socket.socket) -> tuple[str, int] | None:
+    try:
+        address, port = handle.getpeername()[:2]
+    except OSError:
+        return None
+    return address, port
 
 
 def _established(fd: int, name: str) -> bool:

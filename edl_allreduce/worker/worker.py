@@ -134,7 +134,7 @@ class Worker:
             self._ring.join(self._seat(round))
             values = self._broadcast() if round.synchronize and round.size > 1 else []
         except Exception as error:
-            raise RingBroken(_last_line(error)) from error
+            raise RingBroken(_first_line(error)) from error
         if values and not (self._in_line and self._position == start):
             for variable, value in zip(self._step.variables, values, strict=True):
                 variable.assign(value)
@@ -181,7 +181,7 @@ class Worker:
             return self._step.idle(part) if batch is None else self._step.train(*batch, part=part)
         except Exception as error:
             if self._ring.broken():
-                raise RingBroken(_last_line(error)) from error
+                raise RingBroken(_first_line(error)) from error
             raise ModelError(explain(error, self._zoo, self._step.graphs)) from error
 
     def _export(self) -> None:
@@ -191,5 +191,5 @@ class Worker:
         self._session.exported()
 
 
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
