@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edl_allreduce.errors import UsageError
@@ -41,6 +41,7 @@ def test_values_are_python_literals(text: str, values: dict[str, object]) -> Non
     assert parse_params(text) == values
 
 
+@settings(deadline=None)  # a busy machine is no fault of the parser
 @given(st.dictionaries(NAMES, PLAIN, max_size=4))
 def test_what_is_formatted_is_read_back(values: dict[str, object]) -> None:
     assert parse_params(format_params(values)) == values
