@@ -1,0 +1,125 @@
+"""The one shape in which every kind of model reaches the worker, so that contracts differ only in how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Any)
+
+_VECTORISED = "_edl_vectorised"
+
+
+class Mode(str, Enum):
+    """What records are read for; a string too, since ElasticDL's functions compare it with "training" and the like."""
+
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+    PREDICTION = "prediction"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What ElasticDL's dataset functions are told about the records; RecordIO files have no columns."""
+
+    column_names: tuple[str, ...] | None = None
+    column_dtypes: Mapping[str, Any] | None = None
+
+
+def vectorised(function: Function) -> Function:
+    """Marks an input function as taking many serialized records at once: a string tensor of shape [n].
+
+    What it returns must have n as the first dimension of every tensor. Works above and below `@staticmethod`.
+    """
+    marked = function.__func__ if isinstance(function, (staticmethod, classmethod)) else function
+    setattr(marked, _VECTORISED, True)
+    return function
+
+
+def is_vectorised(function: Callable[..., Any]) -> bool:
+    """Whether `vectorised` has marked `function`."""
+    return bool(getattr(function, _VECTORISED, False))
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input function, traced.
+
+    Attributes:
+        vectorised: whether `apply` takes a string tensor [n], or a dataset of scalar strings.
+        apply: gives (features, labels): of n records, or a dataset of one element per record.
+        element_spec: (features, labels) as `tf.TensorSpec`s of a batch; the first dimension is None.
+        graphs: the TensorFlow graphs of the user's function, where operations that fail can be looked up.
+    """
+
+    vectorised: bool
+    apply: Callable[[Any], Any]
+    element_spec: Any
+    graphs: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingModel:
+    """A model and all that is needed to train it.
+
+    Attributes:
+        model: a `keras.Model`, perhaps without variables yet (see `build`).
+        optimizer: a `keras.optimizers.Optimizer`.
+        loss: of (labels, outputs): a scalar, the mean over the batch (the sum when `loss_is_sum`), or a vector with one
+            value per example.
+        loss_is_sum: whether a scalar loss is the sum over the batch.
+        input: the input function.
+    """
+
+    model: Any
+    optimizer: Any
+    loss: Callable[[Any, Any], Any]
+    loss_is_sum: bool
+    input: Input
+
+    @property
+    def vectorised(self) -> bool:
+        """Whether records are parsed by `parse_batch`; else by `parse`."""
+        return self.input.vectorised
+
+    @property
+    def graphs(self) -> tuple[Any, ...]:
+        """The input function's graphs, for `user_errors.explain`."""
+        return self.input.graphs
+
+    def parse(self, records: Any) -> Any:
+        """A dataset of (features, labels), one element per record, in the same order, unbatched.
+
+        Args:
+            records: a `tf.data.Dataset` of scalar strings, each a serialized record.
+        """
+        if self.vectorised:
+            raise TypeError("this model's input function is vectorised: use parse_batch")
+        return self.input.apply(records)
+
+    def parse_batch(self, strings: Any) -> Any:
+        """(features, labels) of n serialized records, a string tensor of shape [n]."""
+        if not self.vectorised:
+            raise TypeError("this model's input function takes one record at a time: use parse")
+        return self.input.apply(strings)
+
+    def batches(self, records: Any, batch_size: int) -> Any:
+        """A dataset of (features, labels) in batches; the last one may be smaller.
+
+        Args:
+            records: a `tf.data.Dataset` of scalar strings, each a serialized record.
+            batch_size: records per batch.
+        """
+        if self.vectorised:
+            return records.batch(batch_size).map(self.parse_batch)
+        return self.parse(records).batch(batch_size)
+
+    def build(self) -> None:
+        """Makes the model's variables, by tracing it once on the input function's shapes; nothing is computed."""
+        import tensorflow as tf
+
+        tf.function(lambda features: self.model(features, training=False), autograph=False).get_concrete_function(
+            self.input.element_spec[0]
+        )

@@ -1,0 +1,133 @@
+"""Turns a user's input function, of whichever kind, into one traced `Input`, checked before any record is read.
+
+There are three kinds: of one record; of a batch of records (marked `vectorised`); of a dataset, when the first
+parameter is called `dataset` (ElasticDL's `feed` and `dataset_fn`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from edl_allreduce.contracts.arguments import takes
+from edl_allreduce.contracts.base import Input, Metadata, Mode, is_vectorised
+from edl_allreduce.errors import ModelError
+
+_PROBE_SIZE = 2**61 - 1  # a prime, so that no batch size, repetition or selection leaves it as it is
+_shuffle_lock = threading.Lock()
+
+
+def input_from(function: Callable[..., Any], params: Mapping[str, Any], mode: Mode, where: str) -> Input:
+    """The input function as the worker uses it.
+
+    Args:
+        function: the user's.
+        params: gets those that it names; and `mode`, when it names that.
+        mode: what records are read for.
+        where: what to call it in an error.
+
+    Raises:
+        ModelError: it does not give (features, labels), or not one element per record.
+    """
+    if not callable(function):
+        raise ModelError(f"{where}: expected a function of a record, got {function!r}")
+    signature = takes(function)
+    if not signature.names:
+        raise ModelError(f"{where}: expected a function of a record, got one without parameters")
+    if signature.names[0] == "dataset":
+        return _of_dataset(function, mode, where)
+    given = {**params, "mode": mode}
+    chosen = {name: given[name] for name in signature.names[1:] if name in given}
+    return _of_records(functools.partial(function, **chosen), is_vectorised(function), mode, where)
+
+
+def _of_records(function: Callable[[Any], Any], batch: bool, mode: Mode, where: str) -> Input:
+    shape = [None] if batch else []
+    traced = tf.function(function).get_concrete_function(tf.TensorSpec(shape, tf.string))
+    spec = tf.nest.map_structure(tf.type_spec_from_value, traced.structured_outputs)
+    _check_elements(spec, mode, where)
+    if batch:
+        _check_batched(spec, where)
+        return Input(True, traced, spec, (traced.graph,))
+
+    @tf.autograph.experimental.do_not_convert
+    def parse(records: tf.data.Dataset) -> tf.data.Dataset:
+        return records.map(traced, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    return Input(False, parse, parse(_probe()).batch(2).element_spec, (traced.graph,))
+
+
+def _of_dataset(function: Callable[..., Any], mode: Mode, where: str) -> Input:
+    names = takes(function).names
+    if len(names) > 3:
+        raise ModelError(f"{where}: expected a function of (dataset, mode, metadata), got one of ({', '.join(names)})")
+    arguments = (mode, Metadata())[: len(names) - 1]
+
+    @tf.autograph.experimental.do_not_convert
+    def parse(records: tf.data.Dataset) -> tf.data.Dataset:
+        with shuffle_left_to_the_reader():
+            return function(records, *arguments)
+
+    probe = parse(_probe())
+    if not isinstance(probe, tf.data.Dataset):
+        raise ModelError(f"{where}: expected it to return a tf.data.Dataset, got {type(probe).__name__}")
+    _check_one_to_one(int(probe.cardinality()), where)
+    _check_elements(probe.element_spec, mode, where)
+    return Input(False, parse, probe.batch(2).element_spec)
+
+
+def _probe() -> tf.data.Dataset:
+    """A dataset of strings that nobody reads: what is made of it shows shapes, and how many elements would come."""
+    return tf.data.Dataset.range(_PROBE_SIZE).map(tf.strings.as_string)
+
+
+@contextlib.contextmanager
+def shuffle_left_to_the_reader() -> Iterator[None]:
+    """While a user's dataset function runs, its `dataset.shuffle(...)` does nothing: the reader shuffles anyway."""
+    ours, original = threading.get_ident(), tf.data.Dataset.shuffle
+
+    def shuffle(self: tf.data.Dataset, *args: Any, **kwargs: Any) -> tf.data.Dataset:
+        return self if threading.get_ident() == ours else original(self, *args, **kwargs)
+
+    with _shuffle_lock:
+        tf.data.Dataset.shuffle = shuffle
+        try:
+            yield
+        finally:
+            tf.data.Dataset.shuffle = original
+
+
+def _check_one_to_one(cardinality: int, where: str) -> None:
+    if cardinality == _PROBE_SIZE:
+        return
+    if cardinality == tf.data.INFINITE_CARDINALITY or cardinality > _PROBE_SIZE:
+        problem = "repeats the records; remove repeat(), --num_epochs says how often they are used"
+    elif cardinality == tf.data.UNKNOWN_CARDINALITY:
+        problem = (
+            "may drop or add records (filter, flat_map, unbatch, …); not supported yet, every record is accounted for"
+        )
+    else:
+        problem = "gives fewer elements than records; remove batch() and take(), --batch_size sets the batch"
+    raise ModelError(f"{where}: {problem}")
+
+
+def _check_elements(spec: Any, mode: Mode, where: str) -> None:
+    if mode is Mode.PREDICTION:
+        return
+    if isinstance(spec, tuple) and len(spec) == 3:
+        raise ModelError(f"{where}: sample weights are not supported yet; expected (features, labels), got 3 values")
+    if not isinstance(spec, tuple) or len(spec) != 2:
+        kind = "tensor" if isinstance(spec, tf.TypeSpec) else f"{type(spec).__name__} of {len(spec)}"
+        raise ModelError(f"{where}: expected it to return (features, labels), got a {kind}")
+
+
+def _check_batched(spec: Any, where: str) -> None:
+    for tensor in tf.nest.flatten(spec):
+        if tensor.shape.rank is not None and (tensor.shape.rank == 0 or tensor.shape[0] is not None):
+            rule = "is vectorised, so every tensor it returns must have one row per record"
+            raise ModelError(f"{where}: {rule}, got one of shape {tuple(tensor.shape)}")
