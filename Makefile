@@ -29,6 +29,7 @@ type: $(VENV)/.dev ## types (mypy --strict)
 	@$(PY) -m mypy
 
 bench: $(VENV)/.demo ## the measurements of benchmarks/, one after the other
+	@ls benchmarks/*.py >/dev/null
 	@for script in benchmarks/*.py; do echo "==> $$script"; $(PY) "$$script" || exit 1; done
 
 clean: ## remove what these commands made here (the Horovod cache stays)
