@@ -75,11 +75,12 @@ def build(environ: Mapping[str, str], progress: Progress) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise EdlError(f"{sys.prefix} has no pip: {sys.executable} -m ensurepip")
     progress.phase(f"Horovod {HOROVOD} for {recipe.tensorflow}: compiling it once (about 4 minutes on 2 cores)")
+    log = folder / f"build-{uuid.uuid4().hex[:8]}.log"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        log.touch()
     except OSError as error:
         raise EdlError(f"the cache {folder} cannot be written ({error.strerror}): set EDL_CACHE to a folder") from error
-    log = folder / f"build-{uuid.uuid4().hex[:8]}.log"
     with tempfile.TemporaryDirectory(prefix="edl-horovod-") as work:
         compiled = _compile(Path(work), environ, log, progress)
         _place(folder / "recipe.json", recipe.as_json().encode())
