@@ -65,6 +65,12 @@ PATCHES = (
         "after a failed initialization the next one may succeed",
     ),
     Patch(
+        "horovod/common/gloo/http_store.cc",
+        "    std::this_thread::sleep_for(std::chrono::milliseconds(10));\n",
+        "    std::this_thread::sleep_for(std::chrono::milliseconds(1));\n",
+        "members wait for each other's addresses several times while a ring is made; each wait cost 10 ms",
+    ),
+    Patch(
         "horovod/common/gloo/http_store.h",
         "#define RETRY_WAITING_TIME_MILLSEC 500\n",
         "#define RETRY_WAITING_TIME_MILLSEC 20\n",

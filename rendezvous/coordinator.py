@@ -16,7 +16,6 @@ from edl_allreduce.spec import JobSpec
 from rendezvous import rounds
 from rendezvous.provisioner import Provisioner
 from rendezvous.rounds import Policy, State, WorkerState
-from rendezvous.seats import rank_members
 from rendezvous.store import RoundStore
 from rendezvous.telemetry import Telemetry
 
@@ -198,16 +197,11 @@ class Coordinator:
         self.first_round_at = self.first_round_at or self._clock()
         self.telemetry.began(new.number, new.members, new.cause, new.position)
         lanes = deal_lanes(self.dataset.lanes, [1.0] * len(new.members))
-        for id, ranks, own in zip(new.members, rank_members(new.hosts), lanes, strict=True):
+        for rank, (id, own) in enumerate(zip(new.members, lanes, strict=True)):
             message = pb.Round(
                 number=new.number,
-                rank=ranks.rank,
-                size=ranks.size,
-                local_rank=ranks.local_rank,
-                local_size=ranks.local_size,
-                cross_rank=ranks.cross_rank,
-                cross_size=ranks.cross_size,
-                host=new.hosts[ranks.rank],
+                rank=rank,
+                size=len(new.members),
                 store_port=self._store.port if self._store else 0,
                 synchronize=new.synchronize,
                 position=position_to_message(new.position),

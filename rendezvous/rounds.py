@@ -79,7 +79,6 @@ class Round:
 
     number: int
     members: tuple[int, ...]
-    hosts: tuple[str, ...]
     cause: str
     synchronize: bool
     position: Position
@@ -448,7 +447,6 @@ def _form(state: State, ready: list[Worker], position: Position) -> Round:
     return Round(
         number=state.round.number + 1 if state.round else 1,
         members=tuple(worker.id for worker in ranked),
-        hosts=tuple(worker.host for worker in ranked),
         cause=state.cause or "all members parted",
         synchronize=any(worker.position != position for worker in ranked),
         position=position,

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from edl_allreduce.contracts.base import Input, TrainingModel
-from edl_allreduce.worker.ring import Ring, Seat
+from edl_allreduce.worker.ring import Ring
 from edl_allreduce.worker.step import TrainStep, make_broadcast
 
 FEATURES, STEPS, BATCH = 5, 12, 10
@@ -55,7 +55,7 @@ def main(rank: int, size: int, port: int, result: str) -> None:
     model = make_model()
     step = TrainStep(make_training(model))
     ring = Ring("127.0.0.1", ("127.0.0.1", 0))
-    ring.join(Seat(rank, size, rank, size, store=("127.0.0.1", port) if size > 1 else None))
+    ring.join(rank, size, ("127.0.0.1", port) if size > 1 else None)
     if rank > 0:
         for variable in step.variables:
             variable.assign(tf.ones_like(variable))  # a newcomer's weights are anything

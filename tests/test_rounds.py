@@ -66,8 +66,7 @@ def gathering(*workers: Worker, target: int | None = None, **more: object) -> St
 def training(*ids: int, others: tuple[Worker, ...] = (), **more: object) -> State:
     """A round 3 of workers `ids`, in progress since step 5."""
     members = [Worker(id, WorkerState.TRAINING, 50.0, "host", Position(step=5, offset=320)) for id in ids]
-    hosts = tuple("host" for _ in ids)
-    round = Round(3, ids, hosts, "start", synchronize=False, position=Position(step=5, offset=320))
+    round = Round(3, ids, "start", synchronize=False, position=Position(step=5, offset=320))
     return gathering(*members, *others, **({"phase": Phase.TRAINING, "round": round, "cause": ""} | more))
 
 
@@ -114,7 +113,7 @@ def test_the_first_round_waits_for_workers_that_prepare_but_not_for_ever() -> No
 
 def test_the_first_round_begins_at_once_when_all_are_ready() -> None:
     state, effects = decide(gathering(ready(0), preparing(1)), Ready(1))
-    assert effects == [BeginRound(Round(1, (0, 1), ("host", "host"), "start", True, Position()))]
+    assert effects == [BeginRound(Round(1, (0, 1), "start", True, Position()))]
     assert all(worker.state is WorkerState.TRAINING for worker in state.workers.values())
 
 
@@ -142,7 +141,7 @@ def test_members_of_a_host_have_neighbouring_ranks() -> None:
     workers = [replace(ready(id, AT), host=host) for id, host in enumerate("abab")]
     _, [begin] = decide(gathering(*workers), Tick())
     assert isinstance(begin, BeginRound)
-    assert begin.round.members == (0, 2, 1, 3) and begin.round.hosts == ("a", "a", "b", "b")
+    assert begin.round.members == (0, 2, 1, 3)
 
 
 # Newcomers.
@@ -155,7 +154,7 @@ def test_a_newcomer_has_the_round_part_after_its_step() -> None:
     state, effects = decide(state, Parted(0, 3, AT), Parted(1, 3, AT))
     [begin] = effects
     assert isinstance(begin, BeginRound)
-    assert begin.round == Round(4, (0, 1, 2), ("host",) * 3, "worker 2 joined", True, AT)
+    assert begin.round == Round(4, (0, 1, 2), "worker 2 joined", True, AT)
 
 
 def test_newcomers_that_come_together_cost_one_reform() -> None:

@@ -17,7 +17,7 @@ import keras
 import ring_member
 import tensorflow as tf
 
-from edl_allreduce.worker.ring import Ring, Seat
+from edl_allreduce.worker.ring import Ring
 from edl_allreduce.worker.step import TrainStep
 from rendezvous.store import RoundStore
 
@@ -51,7 +51,7 @@ def test_one_member_equals_keras_fit(ring: Ring) -> None:
     step = TrainStep(ring_member.make_training(ours))
     training = ring_member.make_training(theirs)
     theirs.compile(optimizer=training.optimizer, loss=training.loss, jit_compile=False)
-    ring.join(Seat())
+    ring.join()
     for features, labels in ring_member.batches(rows=ring_member.BATCH):
         loss = step.train(tf.constant(features), tf.constant(labels), False).loss
         assert loss == pytest.approx(float(theirs.train_on_batch(features, labels)), rel=1e-5)
@@ -70,7 +70,7 @@ def test_a_step_that_fails_changes_nothing(ring: Ring) -> None:
         step.train(features, labels, False)
     for variable, value in zip([*step.variables, *step.seed_variables], before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
-    ring.join(Seat())
+    ring.join()
     step.train(features, labels, False)  # the traced step is as good as new
     ring.leave()
     assert any((variable.numpy() != value).any() for variable, value in zip(step.variables, before, strict=False))
@@ -91,7 +91,7 @@ def test_a_loss_that_is_a_sum_stays_a_sum(ring: Ring) -> None:
     features, labels = ring_member.batches()[0]
     predicted = model(features, training=False).numpy()
     kernel = model.layers[-1].kernel.numpy()
-    ring.join(Seat())
+    ring.join()
     step.train(tf.constant(features), tf.constant(labels), False)
     ring.leave()
     assert predicted.shape == (ring_member.BATCH, 1) and (model.layers[-1].kernel.numpy() != kernel).any()

@@ -396,11 +396,6 @@ class Round(google.protobuf.message.Message):
     NUMBER_FIELD_NUMBER: builtins.int
     RANK_FIELD_NUMBER: builtins.int
     SIZE_FIELD_NUMBER: builtins.int
-    LOCAL_RANK_FIELD_NUMBER: builtins.int
-    LOCAL_SIZE_FIELD_NUMBER: builtins.int
-    CROSS_RANK_FIELD_NUMBER: builtins.int
-    CROSS_SIZE_FIELD_NUMBER: builtins.int
-    HOST_FIELD_NUMBER: builtins.int
     STORE_PORT_FIELD_NUMBER: builtins.int
     SYNCHRONIZE_FIELD_NUMBER: builtins.int
     POSITION_FIELD_NUMBER: builtins.int
@@ -409,11 +404,6 @@ class Round(google.protobuf.message.Message):
     number: builtins.int
     rank: builtins.int
     size: builtins.int
-    local_rank: builtins.int
-    local_size: builtins.int
-    cross_rank: builtins.int
-    cross_size: builtins.int
-    host: builtins.str
     store_port: builtins.int
     """Horovod's store, on the coordinator's address"""
     synchronize: builtins.bool
@@ -433,11 +423,6 @@ class Round(google.protobuf.message.Message):
         number: builtins.int = ...,
         rank: builtins.int = ...,
         size: builtins.int = ...,
-        local_rank: builtins.int = ...,
-        local_size: builtins.int = ...,
-        cross_rank: builtins.int = ...,
-        cross_size: builtins.int = ...,
-        host: builtins.str = ...,
         store_port: builtins.int = ...,
         synchronize: builtins.bool = ...,
         position: global___Position | None = ...,
@@ -445,7 +430,7 @@ class Round(google.protobuf.message.Message):
         global_batch: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cross_rank", b"cross_rank", "cross_size", b"cross_size", "global_batch", b"global_batch", "host", b"host", "lanes", b"lanes", "local_rank", b"local_rank", "local_size", b"local_size", "number", b"number", "position", b"position", "rank", b"rank", "size", b"size", "store_port", b"store_port", "synchronize", b"synchronize"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["global_batch", b"global_batch", "lanes", b"lanes", "number", b"number", "position", b"position", "rank", b"rank", "size", b"size", "store_port", b"store_port", "synchronize", b"synchronize"]) -> None: ...
 
 global___Round = Round
 

@@ -21,7 +21,7 @@ from edl_allreduce.spec import JobSpec
 from edl_allreduce.worker.audit import Audit
 from edl_allreduce.worker.feed import Feed
 from edl_allreduce.worker.reader import Share, StepReader
-from edl_allreduce.worker.ring import Ring, Seat
+from edl_allreduce.worker.ring import Ring
 from edl_allreduce.worker.session import Session
 from edl_allreduce.worker.step import Outcome, TrainStep, make_broadcast
 
@@ -96,7 +96,7 @@ class Worker:
             step = TrainStep(self._training)
         variables = [*step.variables, *step.seed_variables]
         before = [variable.numpy() for variable in variables]
-        self._ring.join(Seat())
+        self._ring.join()
         try:
             step.train(*sample, part=False)
             step.idle(part=False)
@@ -131,26 +131,15 @@ class Worker:
         try:
             if self._session.abandoned_round >= round.number:
                 raise RingBroken("abandoned before it began")
-            self._ring.join(self._seat(round))
+            store = (self._coordinator, round.store_port) if round.size > 1 else None
+            self._ring.join(round.rank, round.size, store)
             values = self._broadcast() if round.synchronize and round.size > 1 else []
         except Exception as error:
-            raise RingBroken(_first_line(error)) from error
+            raise RingBroken(explain(error, self._zoo)) from error
         if values and not (self._in_line and self._position == start):
             for variable, value in zip(self._step.variables, values, strict=True):
                 variable.assign(value)
         self._position, self._in_line = start, True
-
-    def _seat(self, round: pb.Round) -> Seat:
-        return Seat(
-            rank=round.rank,
-            size=round.size,
-            local_rank=round.local_rank,
-            local_size=round.local_size,
-            cross_rank=round.cross_rank,
-            cross_size=round.cross_size,
-            host=round.host,
-            store=(self._coordinator, round.store_port) if round.size > 1 else None,
-        )
 
     def _train(self, number: int, rank: int, share: Share) -> None:
         paused_since = self._last_step
@@ -181,7 +170,7 @@ class Worker:
             return self._step.idle(part) if batch is None else self._step.train(*batch, part=part)
         except Exception as error:
             if self._ring.broken():
-                raise RingBroken(_first_line(error)) from error
+                raise RingBroken(explain(error, self._zoo)) from error
             raise ModelError(explain(error, self._zoo, self._step.graphs)) from error
 
     def _export(self) -> None:
@@ -189,7 +178,3 @@ class Worker:
 
         trained_model.write(self._training.model, self._spec, self._spec.output.output, overwrite=self._spec.output.overwrite)
         self._session.exported()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
