@@ -22,7 +22,8 @@ _GOLDEN = _U64(0x9E3779B97F4A7C15)
 def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     values = (values ^ (values >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> _U64(27))) * _U64(0x94D049BB133111EB)
-    return values ^ (values >> _U64(31))
+    mixed: npt.NDArray[np.uint64] = values ^ (values >> _U64(31))
+    return mixed
 
 
 def permutation(length: int, *seeds: int) -> Array:

@@ -38,7 +38,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rendezvous", description=__doc__)
     parser.add_argument("--job_folder", required=True, type=Path, help="with spec.json and token in it")
     folder = JobFolder(parser.parse_args().job_folder.absolute())
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03d %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s.%(msecs)03d %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
     try:
         spec = JobSpec.from_json(folder.spec.read_text(encoding="utf-8"))
         return asyncio.run(_run(spec, folder))
@@ -55,7 +57,9 @@ async def _run(spec: JobSpec, folder: JobFolder) -> int:
         server, port = await serve(coordinator, folder.token.read_text(encoding="ascii").strip(), ADDRESS)
         write_whole(folder.address, f"{ADDRESS}:{port}")
         _stop_on_signals(coordinator)
-        coordinator.start(LocalProvisioner(folder, f"{ADDRESS}:{port}", spec.elastic.num_workers, coordinator.part_with))
+        coordinator.start(
+            LocalProvisioner(folder, f"{ADDRESS}:{port}", spec.elastic.num_workers, coordinator.part_with)
+        )
         await coordinator.ended.wait()
         await coordinator.close()
         status = make_status(coordinator)

@@ -50,7 +50,13 @@ class Coordinator:
     """
 
     def __init__(
-        self, spec: JobSpec, dataset: Dataset, address: str, job_folder: str, telemetry: Telemetry, clock: Callable[[], float]
+        self,
+        spec: JobSpec,
+        dataset: Dataset,
+        address: str,
+        job_folder: str,
+        telemetry: Telemetry,
+        clock: Callable[[], float],
     ) -> None:
         self.spec, self.dataset, self.telemetry = spec, dataset, telemetry
         self.schedule = Schedule(dataset.records, spec.training.num_epochs)
@@ -150,7 +156,7 @@ class Coordinator:
         self.tell(rounds.Lost(worker_id, why))
 
     def _watch(self, worker_id: int) -> None:
-        """Drops a worker that is silent for too long: looks when its newest message would be too old, not more often."""
+        """Drops a worker that is silent for too long; looks when its newest message would be too old."""
         presence = self.presences.get(worker_id)
         worker = self.state.workers.get(worker_id)
         if presence is None or worker is None:

@@ -17,7 +17,6 @@ from enum import Enum
 
 from edl_allreduce.position import Position
 
-
 FAILED_EXIT_CODE = 6  # JobFailed
 STOPPED_EXIT_CODE = 130  # as a shell says it of an interrupted program
 
@@ -329,16 +328,17 @@ def _learn(state: State, event: Event, now: float, policy: Policy) -> State:
 
 def _parted(state: State, event: Parted, now: float, policy: Policy) -> State:
     worker = state.workers.get(event.id)
-    in_round = worker and worker.state is WorkerState.TRAINING and state.round and event.round == state.round.number
-    if not in_round:  # it has been dropped from that round in the meantime
+    if worker is None or worker.state is not WorkerState.TRAINING or state.round is None:
+        return state  # it has been dropped in the meantime
+    if event.round != state.round.number:
         return state
-    assert worker and state.round
+    began = state.round.position
     state = _put(state, replace(worker, state=WorkerState.READY, since=now, position=event.position))
     if event.error is None:
         return replace(state, cause=state.cause or (f"worker {worker.id} left" if worker.leaving else ""))
     if state.round_failed:
         return state
-    barren = state.barren_rounds + 1 if event.position == state.round.position else 0
+    barren = state.barren_rounds + 1 if event.position == began else 0
     if barren >= policy.max_barren_rounds:
         verdict = f"{barren} rounds in a row failed at step {event.position.step + 1}: {event.error}"
         return _failed(state, verdict, FAILED_EXIT_CODE)
@@ -365,7 +365,7 @@ def _lost(state: State, worker: Worker, why: str, policy: Policy) -> State:
 
 
 def _staffing(state: State, now: float, policy: Policy) -> tuple[State, list[Effect]]:
-    """Keeps as many workers alive as are wanted: starts missing ones, sends the youngest away when there are too many."""
+    """Keeps as many workers alive as are wanted: starts missing ones, sends the youngest away."""
     staying = [worker for worker in state.workers.values() if not worker.leaving]
     if len(staying) > state.target:
         staying.sort(key=lambda worker: (worker.state is WorkerState.TRAINING, -worker.id))

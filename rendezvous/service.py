@@ -26,14 +26,18 @@ class Service(control_pb2_grpc.CoordinatorServicer):
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
 
-    async def Work(self, requests: AsyncIterator[pb.FromWorker], context: Any) -> None:
+    async def Work(  # type: ignore[override]  # the other style of grpc.aio: read and write by the context
+        self, requests: AsyncIterator[pb.FromWorker], context: Any
+    ) -> None:
         """One worker's stream, for as long as it lives."""
         first = await context.read()
         if first is grpc.aio.EOF or not first.HasField("hello"):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be Hello")
         presence = self._coordinator.greet(first.hello)
         if presence is None:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"worker {first.hello.worker_id} is not a member any more")
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION, f"worker {first.hello.worker_id} is not a member any more"
+            )
             return
         reader = asyncio.create_task(self._read(first.hello.worker_id, context))
         try:
@@ -63,7 +67,9 @@ class Service(control_pb2_grpc.CoordinatorServicer):
     async def Scale(self, request: pb.ScaleRequest, context: Any) -> pb.Empty:
         """Changes how many workers are kept alive."""
         if not 1 <= request.num_workers <= MAX_WORKERS:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"num_workers: expected 1 to {MAX_WORKERS}, got {request.num_workers}")
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"num_workers: expected 1 to {MAX_WORKERS}, got {request.num_workers}"
+            )
         self._coordinator.tell(rounds.Scaled(request.num_workers))
         return pb.Empty()
 

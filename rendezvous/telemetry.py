@@ -54,11 +54,21 @@ class Telemetry:
         """A worker has told of its steps."""
         if not self.rounds or message.round != self.rounds[-1].number:
             return
-        self.position = max(self.position, Position(message.position.step, message.position.epoch, message.position.offset))
+        self.position = max(
+            self.position, Position(message.position.step, message.position.epoch, message.position.offset)
+        )
         for step in message.steps:
             self.loss = step.loss
             self._recent.append((now, step.records))
-            self._write({"step": step.step, "epoch": step.epoch, "loss": step.loss, "records": step.records, "seconds": step.seconds})
+            self._write(
+                {
+                    "step": step.step,
+                    "epoch": step.epoch,
+                    "loss": step.loss,
+                    "records": step.records,
+                    "seconds": step.seconds,
+                }
+            )
         if message.paused_seconds and not self.rounds[-1].paused_seconds:
             self.rounds[-1] = replace(self.rounds[-1], paused_seconds=message.paused_seconds)
             self._write({"round": message.round, "paused_seconds": message.paused_seconds})
@@ -76,7 +86,11 @@ class Telemetry:
         """The newest rounds, as the protocol tells them."""
         return [
             pb.RoundStatus(
-                number=each.number, size=each.size, cause=each.cause, paused_seconds=each.paused_seconds, first_step=each.first_step
+                number=each.number,
+                size=each.size,
+                cause=each.cause,
+                paused_seconds=each.paused_seconds,
+                first_step=each.first_step,
             )
             for each in self.rounds
         ]

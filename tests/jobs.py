@@ -55,7 +55,13 @@ class Job:
 
     def __init__(self, home: Path, flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> None:
         self.home = home
-        command = [sys.executable, "-m", "edl_allreduce.launch", "train", *(f"--{name}={value}" for name, value in flags.items())]
+        command = [
+            sys.executable,
+            "-m",
+            "edl_allreduce.launch",
+            "train",
+            *(f"--{name}={value}" for name, value in flags.items()),
+        ]
         self.process = subprocess.Popen(
             command,
             cwd=REPOSITORY,
@@ -128,8 +134,5 @@ def _environ(process: psutil.Process) -> str:
 
 def left_over(home: Path) -> list[str]:
     """Command lines of processes that still belong to jobs of this home."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if str(home) in " ".join(process.info["cmdline"] or []) or f"EDL_TOKEN_FILE={home}" in _environ(process):
-            found.append(" ".join(process.info["cmdline"] or []))
-    return found
+    lines = [(" ".join(each.info["cmdline"] or []), _environ(each)) for each in psutil.process_iter(["cmdline"])]
+    return [line for line, environ in lines if str(home) in line or f"EDL_TOKEN_FILE={home}" in environ]

@@ -1,6 +1,6 @@
 """One member of a ring for test_step.py: trains a little model on its part of fixed batches, and writes what came out.
 
-    python tests/ring_member.py RANK SIZE STORE_PORT RESULT.npz
+python tests/ring_member.py RANK SIZE STORE_PORT RESULT.npz
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FEATURES, STEPS, BATCH = 5, 12, 10
 
 
 def make_model() -> keras.Model:
-    """Everything that makes averaging hard: moving statistics, a regulariser, a frozen layer, dropout's random state."""
+    """All that makes averaging hard: moving statistics, a regulariser, a frozen layer, dropout's random state."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input([FEATURES])
     outputs = keras.layers.Dense(8, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.01))(inputs)
@@ -32,7 +32,9 @@ def make_model() -> keras.Model:
 def make_training(model: keras.Model) -> TrainingModel:
     spec = (tf.TensorSpec([None, FEATURES]), tf.TensorSpec([None, 1]))
     loss = keras.losses.MeanSquaredError()
-    return TrainingModel(model, keras.optimizers.SGD(0.05, momentum=0.9), loss, False, Input(True, lambda strings: strings, spec))
+    return TrainingModel(
+        model, keras.optimizers.SGD(0.05, momentum=0.9), loss, False, Input(True, lambda strings: strings, spec)
+    )
 
 
 def batches(rows: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -117,7 +117,11 @@ def test_the_bundle_holds_what_predict_will_need(undisturbed: dict[int, Run]) ->
     output = undisturbed[2].folder.parent.parent / "output"
     loaded = trained_model.load(str(output))
     assert loaded.message.model_def == "digits.Classifier"
-    assert {path.name for path in output.iterdir()} >= {"trained_model.pb", loaded.message.params_filename, "model.keras"}
+    assert {path.name for path in output.iterdir()} >= {
+        "trained_model.pb",
+        loaded.message.params_filename,
+        "model.keras",
+    }
 
 
 def test_killed_workers_change_nothing(train: Train, undisturbed: dict[int, Run], records: int) -> None:
@@ -209,7 +213,7 @@ def psutil_wait(home: Path) -> list[str]:
     return left
 
 
-BROKEN_MODEL = '''
+BROKEN_MODEL = """
 import tensorflow as tf
 import keras
 from model_zoo.digits import Classifier as Good
@@ -219,14 +223,17 @@ class Classifier(Good):
     def call(self, inputs, training=False):
         {line}
         return super().call(inputs, training=training)
-'''
+"""
 
 
 @pytest.mark.parametrize(
     ("line", "told"),
     [
         ("raise ValueError('seven is not a digit')", "broken.py:9 in call: ValueError: seven is not a digit"),
-        ("tf.debugging.assert_less(tf.reduce_max(inputs), -1.0, 'too bright')", "broken.py:9 in call: InvalidArgumentError"),
+        (
+            "tf.debugging.assert_less(tf.reduce_max(inputs), -1.0, 'too bright')",
+            "broken.py:9 in call: InvalidArgumentError",
+        ),
     ],
 )
 def test_an_error_of_the_model_ends_the_job_with_its_line(train: Train, tmp_path: Path, line: str, told: str) -> None:

@@ -87,7 +87,9 @@ def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else() -> None:
     everything = np.arange(100)
 
     def order(seed: int, epoch: int, shuffle: bool = True) -> list[tuple[int, ...]]:
-        return list(zip(*(part.tolist() for part in EpochOrder(dataset, seed, epoch, shuffle).locate(everything)), strict=True))
+        return list(
+            zip(*(part.tolist() for part in EpochOrder(dataset, seed, epoch, shuffle).locate(everything)), strict=True)
+        )
 
     assert order(1, 0) == order(1, 0)
     assert order(1, 0) != order(2, 0) and order(1, 0) != order(1, 1)

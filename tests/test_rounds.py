@@ -93,10 +93,17 @@ def test_scaling_down_sends_the_youngest_away_first_those_that_do_not_train() ->
 
 
 def test_three_deaths_in_a_row_before_being_ready_fail_the_job() -> None:
-    state, effects = decide(State(target=1), Tick(), Lost(0, "ended"), Lost(1, "ended"), Lost(2, "ended with exit code 1"))
+    state, effects = decide(
+        State(target=1), Tick(), Lost(0, "ended"), Lost(1, "ended"), Lost(2, "ended with exit code 1")
+    )
     assert state.phase is Phase.FAILED and effects == [EndJob()]
-    assert state.verdict == "3 workers in a row died before they were ready; the last one, worker 2, ended with exit code 1"
-    state, _ = decide(State(target=2), Tick(), Lost(0, "x"), Lost(2, "x"), Greeted(1, "h"), Ready(1), Lost(3, "x"), Lost(4, "x"))
+    assert (
+        state.verdict
+        == "3 workers in a row died before they were ready; the last one, worker 2, ended with exit code 1"
+    )
+    state, _ = decide(
+        State(target=2), Tick(), Lost(0, "x"), Lost(2, "x"), Greeted(1, "h"), Ready(1), Lost(3, "x"), Lost(4, "x")
+    )
     assert not state.phase.ended  # a worker that got ready in between: an accident, not a habit
 
 
@@ -125,14 +132,14 @@ def test_fewer_than_min_workers_wait() -> None:
 
 def test_rank_0_is_the_furthest_and_synchronizes_those_behind() -> None:
     behind = Position(step=9, offset=576)
-    state, effects = decide(gathering(ready(0, behind), ready(1, AT), ready(2)), Tick())
+    _, effects = decide(gathering(ready(0, behind), ready(1, AT), ready(2)), Tick())
     [begin] = effects
     assert isinstance(begin, BeginRound)
     assert begin.round.members[0] == 1 and begin.round.synchronize and begin.round.position == AT
 
 
 def test_equal_survivors_do_not_synchronize_and_do_not_wait_for_the_replacement() -> None:
-    state, effects = decide(gathering(ready(0, AT), ready(1, AT), preparing(2)), Tick())
+    _, effects = decide(gathering(ready(0, AT), ready(1, AT), preparing(2)), Tick())
     [begin] = effects
     assert isinstance(begin, BeginRound) and not begin.round.synchronize and begin.round.members == (0, 1)
 
@@ -185,7 +192,7 @@ def test_a_lost_member_has_the_others_abandon_the_round() -> None:
 
 
 def test_a_failed_reduction_has_the_others_abandon_the_round() -> None:
-    state, effects = decide(training(0, 1, 2), Parted(2, 3, AT, "connection reset"))
+    _, effects = decide(training(0, 1, 2), Parted(2, 3, AT, "connection reset"))
     assert effects == [AbandonRound(3, (0, 1))]
 
 
@@ -222,7 +229,11 @@ def test_rounds_that_fail_without_a_step_or_a_loss_fail_the_job() -> None:
         state, effects = decide(state, Parted(0, number, where, "odd"))
         assert state.phase is Phase.TRAINING
     state, effects = decide(state, Parted(0, 5, where, "odd"))
-    assert state.phase is Phase.FAILED and state.verdict == "3 rounds in a row failed at step 6: odd" and effects == [EndJob()]
+    assert (
+        state.phase is Phase.FAILED
+        and state.verdict == "3 rounds in a row failed at step 6: odd"
+        and effects == [EndJob()]
+    )
 
 
 def test_when_all_are_lost_newcomers_start_anew() -> None:
@@ -264,7 +275,7 @@ def test_when_the_exporter_is_lost_another_one_exports() -> None:
 
 def test_the_last_step_may_have_been_applied_by_one_member_only() -> None:
     before = Position(step=99, offset=960)
-    state, effects = decide(training(0, 1), Parted(1, 3, END, None), Parted(0, 3, before, "broken"))
+    _, effects = decide(training(0, 1), Parted(1, 3, END, None), Parted(0, 3, before, "broken"))
     assert effects == [AskToExport(1)]
 
 

@@ -34,7 +34,9 @@ def test_two_members_with_uneven_parts_equal_one(tmp_path: Path) -> None:
     store = RoundStore("127.0.0.1")
     runs = [("alone", 0, 1), ("first", 0, 2), ("second", 1, 2)]
     children = {
-        name: subprocess.Popen([sys.executable, str(script), str(rank), str(size), str(store.port), str(tmp_path / name)])
+        name: subprocess.Popen(
+            [sys.executable, str(script), str(rank), str(size), str(store.port), str(tmp_path / name)]
+        )
         for name, rank, size in runs
     }
     for name, child in children.items():
@@ -80,7 +82,7 @@ def test_a_frozen_layer_and_constant_statistics_are_not_reduced() -> None:
     step = TrainStep(ring_member.make_training(ring_member.make_model()))
     names = {step._non_trainable[i].path.rpartition("/")[2] for i in step._updated}
     assert {"moving_mean", "moving_variance"} <= names and "kernel" not in names
-    assert len(step._with_gradient) == len([v for v in step._trainable]) == 6
+    assert len(step._with_gradient) == len(step._trainable) == 6
 
 
 def test_a_loss_that_is_a_sum_stays_a_sum(ring: Ring) -> None:

@@ -1,4 +1,4 @@
-"""Runs one worker: `python -m edl_allreduce.worker --coordinator=HOST:PORT --worker_id=N` (the coordinator starts it)."""
+"""Runs one worker; the coordinator starts it: `python -m edl_allreduce.worker --coordinator=HOST:PORT --worker_id=N`."""
 
 from __future__ import annotations
 

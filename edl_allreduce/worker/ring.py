@@ -1,8 +1,8 @@
 """Joins, severs and leaves Horovod's ring inside a living process: what makes a reform cheap.
 
-Gloo waits for its timeout when the broken peer is not a direct neighbour, or is merely hung. So the ring remembers which
-TCP sockets `hvd.init()` opened and shuts them down on failure: every blocked collective then fails at once, on this
-worker and in turn on its neighbours.
+Gloo waits for its timeout when the broken peer is not a direct neighbour, or is merely hung. So the ring remembers
+which TCP sockets `hvd.init()` opened and shuts them down on failure: every blocked collective then fails at once, on
+this worker and in turn on its neighbours.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import psutil
 
 log = logging.getLogger(__name__)
 
-JOIN_LOOK_SECONDS = 0.01  # how often a ring that is severed while it is being made is looked at: no event tells of sockets
+JOIN_LOOK_SECONDS = (
+    0.01  # how often a ring that is severed while it is being made is looked at: no event tells of sockets
+)
 _TCP_ESTABLISHED = 1
 
 
@@ -162,7 +164,9 @@ def _established(fd: int, name: str) -> bool:
     with _handle(fd, name) as handle:
         if handle is None:
             return False
-        if handle.family not in (socket.AF_INET, socket.AF_INET6) or handle.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        if handle.family not in (socket.AF_INET, socket.AF_INET6) or handle.getsockopt(
+            socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+        ):
             return True
         return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_ESTABLISHED
 

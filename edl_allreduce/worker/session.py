@@ -49,7 +49,7 @@ class Session:
         self._closed = threading.Event()
         self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
         work = control_pb2_grpc.CoordinatorStub(self._channel).Work
-        self._stream = work(iter(self._outbox.get, None), metadata=[("authorization", f"Bearer {token}")])
+        self._stream = work(iter(self._outbox.get, None), metadata=(("authorization", f"Bearer {token}"),))
         self._threads = [
             threading.Thread(target=self._receive, name="receive", daemon=True),
             threading.Thread(target=self._beat, name="heartbeat", daemon=True),
@@ -88,7 +88,9 @@ class Session:
     def parted(self, round: int, position: Position, error: str | None) -> None:
         """The worker has left a round."""
         self._flush()
-        parted = pb.Parted(round=round, position=position_to_message(position), failed=error is not None, error=error or "")
+        parted = pb.Parted(
+            round=round, position=position_to_message(position), failed=error is not None, error=error or ""
+        )
         self._outbox.put(pb.FromWorker(parted=parted))
 
     def broke(self, error: str, exit_code: int) -> None:

@@ -86,7 +86,7 @@ class Worker:
         self._feed.close()
 
     def _prepare(self, worker_id: int) -> TrainStep:
-        """Traces the step and runs it once, alone, on real records; the weights are afterwards what they were before."""
+        """Traces the step and runs it once, alone, on real records; the weights are what they were before."""
         share = Share(Position(), tuple(range(8)), 8)
         self._feed.begin(WARM_UP, share)
         size = self._schedule.size(share.start, share.batch)
@@ -153,7 +153,11 @@ class Worker:
             step = None
             if rank == 0:
                 step = pb.Step(
-                    step=self._position.step, epoch=at.epoch, loss=outcome.loss, records=outcome.records, seconds=seconds
+                    step=self._position.step,
+                    epoch=at.epoch,
+                    loss=outcome.loss,
+                    records=outcome.records,
+                    seconds=seconds,
                 )
             self._session.progress(number, self._position, step, paused)
             if self._audit:
@@ -176,5 +180,7 @@ class Worker:
     def _export(self) -> None:
         from edl_allreduce import trained_model
 
-        trained_model.write(self._training.model, self._spec, self._spec.output.output, overwrite=self._spec.output.overwrite)
+        trained_model.write(
+            self._training.model, self._spec, self._spec.output.output, overwrite=self._spec.output.overwrite
+        )
         self._session.exported()

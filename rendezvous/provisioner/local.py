@@ -51,7 +51,11 @@ class LocalProvisioner:
 
     async def _run(self, worker_id: int) -> None:
         command = [sys.executable, "-m", "edl_allreduce.worker", f"--coordinator={self._address}"]
-        command += [f"--worker_id={worker_id}", f"--host={socket.gethostname()}", f"--local_workers={self._local_workers}"]
+        command += [
+            f"--worker_id={worker_id}",
+            f"--host={socket.gethostname()}",
+            f"--local_workers={self._local_workers}",
+        ]
         environment = os.environ | {"EDL_TOKEN_FILE": str(self._folder.token)}
         with open(self._folder.worker_log(worker_id), "ab") as log:
             process = await asyncio.create_subprocess_exec(
@@ -60,4 +64,6 @@ class LocalProvisioner:
         self._processes[worker_id] = process
         code = await process.wait()
         del self._processes[worker_id], self._tasks[worker_id]
-        self._on_end(worker_id, f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}")
+        self._on_end(
+            worker_id, f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        )
