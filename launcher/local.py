@@ -17,6 +17,7 @@ from edl_allreduce.errors import EdlError, JobFailed, StorageError, UsageError
 from edl_allreduce.job_folder import JobFolder
 from launcher.handle import ENDED, JobHandle, error_of
 from launcher.plan import Plan
+from launcher.process import describe_exit, spawn, tail
 
 if TYPE_CHECKING:
     import grpc
@@ -28,7 +29,6 @@ STOP_SECONDS = 20.0  # for everything to end after SIGTERM
 CALL_SECONDS = 10.0  # for the answer to a single call
 WATCH_SECONDS = 0.2  # between two statuses, at least
 POLL_SECONDS = 0.02  # between two looks at the address file
-LOG_LINES, TAIL_BYTES = 15, 1 << 16  # of a log, in an error
 
 
 def start(plan: Plan, detach: bool = False) -> LocalJob:
@@ -38,6 +38,7 @@ def start(plan: Plan, detach: bool = False) -> LocalJob:
         UsageError: a job of that name has been there before.
         StorageError: the job's folder cannot be written.
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else its core tells the terminal that the coordinator has ended
     folder = plan.folder
     try:
         folder.create(plan.job.to_json(), secrets.token_urlsafe(32))
@@ -45,41 +46,12 @@ def start(plan: Plan, detach: bool = False) -> LocalJob:
         raise UsageError(f"--job_name: {folder.name!r} is taken by the job in {folder.path}; choose another") from None
     except OSError as error:
         raise StorageError(f"{folder.path}: {error.strerror}; EDL_HOME may name another folder for jobs") from error
-    job = LocalJob(folder, _spawn(plan, detach))
+    job = LocalJob(folder, spawn(plan, detach))
     threading.Thread(target=job.reap, name="reap", daemon=True).start()
     threading.Thread(target=job.follow, name="follow", daemon=True).start()
     if not detach:
         atexit.register(job.stop)
     return job
-
-
-def _spawn(plan: Plan, detach: bool) -> subprocess.Popen[bytes]:
-    """The coordinator, in a session of its own (Ctrl-C reaches only us), its output in its log.
-
-    It takes the end of its standard input for our death. Its write end is ours; a detached one gets it itself.
-    """
-    read_end, write_end = os.pipe()
-    try:
-        with plan.folder.coordinator_log.open("ab") as log:
-            process = subprocess.Popen(
-                plan.command,
-                stdin=read_end,
-                stdout=log,
-                stderr=log,
-                env=os.environ | dict(plan.environ),
-                start_new_session=True,
-                pass_fds=[write_end] if detach else [],
-            )
-    except BaseException:
-        os.close(write_end)
-        raise
-    finally:
-        os.close(read_end)
-    pipe = os.fdopen(write_end, "wb", buffering=0)
-    if detach:
-        pipe.close()
-    process.stdin = pipe  # kept open as long as the process object lives
-    return process
 
 
 class LocalJob(JobHandle):
@@ -262,11 +234,11 @@ class LocalJob(JobHandle):
             how = (
                 f"did not start within {START_SECONDS:.0f} s"
                 if self._late
-                else f"ended unexpectedly ({_describe(code)})"
+                else f"ended unexpectedly ({describe_exit(code)})"
             )
             status.phase, status.message = "failed", f"the coordinator of job {self.name} {how}"
             log = self._files.coordinator_log
-            self._crash = JobFailed(f"{status.message}; the end of {log}:\n{_tail(log)}")
+            self._crash = JobFailed(f"{status.message}; the end of {log}:\n{tail(log)}")
         return status
 
     def _error(self) -> EdlError | None:
@@ -278,20 +250,3 @@ def _channel(address: str) -> grpc.Channel:
 
     # gRPC would take http_proxy for this machine's own addresses, too.
     return grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
-
-
-def _describe(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit code {code}"
-
-
-def _tail(path: Path) -> str:
-    """The last lines of a log, indented."""
-    try:
-        with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            lines = log.read().decode(errors="replace").splitlines()
-    except OSError as error:
-        lines = [f"({error.strerror})"]
-    return "\n".join(f"    {line}" for line in lines[-LOG_LINES:]) or "    (it is empty)"
