@@ -22,6 +22,7 @@ from rendezvous.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 END_GRACE_SECONDS = 5.0
+BUSY_SECONDS = 60.0
 
 
 @dataclass
@@ -161,9 +162,9 @@ class Coordinator:
         worker = self.state.workers.get(worker_id)
         if presence is None or worker is None:
             return
-        # While it prepares, TensorFlow's import and tracing may hold Python's lock for long.
-        preparing = worker.state is WorkerState.PREPARING
-        limit = max(60.0, self.spec.elastic.worker_timeout) if preparing else self.spec.elastic.worker_timeout
+        limit = self.spec.elastic.worker_timeout
+        if worker.state in (WorkerState.PREPARING, WorkerState.EXPORTING):
+            limit = max(BUSY_SECONDS, limit)  # TensorFlow's import, tracing and saving may hold Python's lock for long
         left = presence.heard + limit - self._clock()
         if left <= 0:
             self.part_with(worker_id, f"was silent for {limit:g} s")

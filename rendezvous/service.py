@@ -89,10 +89,20 @@ class TokenCheck(grpc.aio.ServerInterceptor):
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
         """Lets a call through, or answers it with UNAUTHENTICATED."""
+        handler = await continuation(details)
         given = dict(details.invocation_metadata).get("authorization", "")
-        if hmac.compare_digest(str(given).encode(), self._expected):
-            return await continuation(details)
-        return grpc.unary_unary_rpc_method_handler(_refuse)
+        if handler is None or hmac.compare_digest(str(given).encode(), self._expected):
+            return handler
+        # Of the call's own kind: a stream is refused before it has said anything.
+        return _HANDLERS[handler.request_streaming, handler.response_streaming](_refuse)
+
+
+_HANDLERS: dict[tuple[bool, bool], Callable[..., Any]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
 
 
 async def _refuse(request: Any, context: Any) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TextIO
 
 from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.control.position import position_from_message
 from edl_allreduce.position import Position
 
 RATE_SECONDS = 5.0
@@ -43,10 +44,12 @@ class Telemetry:
     position: Position = field(default_factory=Position)
     loss: float = float("nan")
     rounds: deque[RoundRecord] = field(default_factory=lambda: deque(maxlen=ROUNDS_KEPT))
+    _told: int = 0  # the newest step in the history
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
 
     def began(self, number: int, members: tuple[int, ...], cause: str, start: Position) -> None:
         """A round has begun."""
+        self.position, self._told = start, start.step
         self.rounds.append(RoundRecord(number, len(members), cause, start.step + 1))
         self._write({"round": number, "members": members, "cause": cause, "first_step": start.step + 1})
 
@@ -54,11 +57,11 @@ class Telemetry:
         """A worker has told of its steps."""
         if not self.rounds or message.round != self.rounds[-1].number:
             return
-        self.position = max(
-            self.position, Position(message.position.step, message.position.epoch, message.position.offset)
-        )
+        self.position = max(self.position, position_from_message(message.position))
         for step in message.steps:
-            self.loss = step.loss
+            if step.step <= self._told:
+                continue
+            self._told, self.loss = step.step, step.loss
             self._recent.append((now, step.records))
             self._write(
                 {

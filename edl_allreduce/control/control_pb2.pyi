@@ -203,7 +203,7 @@ class Progress(google.protobuf.message.Message):
     def position(self) -> global___Position: ...
     @property
     def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Step]:
-        """applied since the last message; from rank 0 only"""
+        """applied since the last message; from rank 0, and from every member that parts"""
 
     def __init__(
         self,

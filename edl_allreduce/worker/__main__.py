@@ -1,4 +1,4 @@
-"""Runs one worker; the coordinator starts it: `python -m edl_allreduce.worker --coordinator=HOST:PORT --worker_id=N`."""
+"""Runs one worker: `python -m edl_allreduce.worker --coordinator=HOST:PORT --worker_id=N` (the coordinator does)."""
 
 from __future__ import annotations
 
@@ -78,9 +78,10 @@ def _share_cores(local_workers: int) -> None:
 def _await_term(session: Session, prepared: threading.Event) -> None:
     signal.sigwait({signal.SIGTERM})
     log.info("told to go (SIGTERM)")
-    if not prepared.is_set():
-        os._exit(0)  # nobody counts on this worker yet, and TensorFlow's start cannot be interrupted
     session.leave()
+    if not prepared.is_set():  # nobody counts on this worker yet, and TensorFlow's start cannot be interrupted
+        session.close()
+        os._exit(0)
 
 
 def _report(session: Session, error: str, exit_code: int) -> int:

@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 
 import grpc
@@ -18,6 +19,7 @@ from edl_allreduce.position import Position
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 0.25
+STEPS_KEPT = 1024  # more than a heartbeat's worth
 
 
 class Session:
@@ -46,6 +48,8 @@ class Session:
         self._outbox.put(pb.FromWorker(hello=hello))
         self._lock = threading.Lock()
         self._progress = pb.Progress()
+        self._steps: deque[pb.Step] = deque(maxlen=STEPS_KEPT)
+        self._tells_steps = False
         self._closed = threading.Event()
         self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
         work = control_pb2_grpc.CoordinatorStub(self._channel).Work
@@ -75,18 +79,20 @@ class Session:
         """The next round may count this worker in."""
         self._outbox.put(pb.FromWorker(ready=pb.Ready()))
 
-    def progress(self, round: int, position: Position, step: pb.Step | None, paused_seconds: float = 0.0) -> None:
-        """Notes a step for the next heartbeat."""
+    def progress(self, round: int, rank: int, position: Position, step: pb.Step, paused_seconds: float) -> None:
+        """Notes a step. Rank 0 tells it with the next heartbeat, the others when they part, should rank 0 be lost."""
         with self._lock:
             self._progress.round = round
             self._progress.position.CopyFrom(position_to_message(position))
-            if step is not None:
-                self._progress.steps.append(step)
+            self._steps.append(step)
+            self._tells_steps = rank == 0
             if paused_seconds:
                 self._progress.paused_seconds = paused_seconds
 
     def parted(self, round: int, position: Position, error: str | None) -> None:
         """The worker has left a round."""
+        with self._lock:
+            self._tells_steps = True
         self._flush()
         parted = pb.Parted(
             round=round, position=position_to_message(position), failed=error is not None, error=error or ""
@@ -114,6 +120,9 @@ class Session:
             message, self._progress = self._progress, pb.Progress()
             self._progress.round = message.round
             self._progress.position.CopyFrom(message.position)
+            if self._tells_steps:
+                message.steps.extend(self._steps)
+                self._steps.clear()
         self._outbox.put(pb.FromWorker(progress=message))
 
     def _beat(self) -> None:

@@ -150,16 +150,10 @@ class Worker:
             seconds = now - self._last_step if self._last_step else 0.0
             paused = now - paused_since if paused_since else 0.0
             self._last_step, paused_since = now, None
-            step = None
-            if rank == 0:
-                step = pb.Step(
-                    step=self._position.step,
-                    epoch=at.epoch,
-                    loss=outcome.loss,
-                    records=outcome.records,
-                    seconds=seconds,
-                )
-            self._session.progress(number, self._position, step, paused)
+            step = pb.Step(
+                step=self._position.step, epoch=at.epoch, loss=outcome.loss, records=outcome.records, seconds=seconds
+            )
+            self._session.progress(number, rank, self._position, step, paused)
             if self._audit:
                 self._audit.applied(number, self._position)
             if outcome.part:

@@ -1,0 +1,273 @@
+"""The coordinator over real gRPC; its workers are streams of this test, so that no TensorFlow is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.control import control_pb2_grpc
+from edl_allreduce.dataset import make_dataset
+from edl_allreduce.position import Position
+from edl_allreduce.recordio import ChunkRef
+from edl_allreduce.spec import JobSpec
+
+pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
+
+from rendezvous.coordinator import Coordinator
+from rendezvous.service import serve
+from rendezvous.telemetry import Telemetry
+
+TOKEN = "the-token"
+CHUNKS = [ChunkRef(0, 1000, 64), ChunkRef(1000, 1000, 64)]
+
+
+@dataclass
+class Started:
+    """A provisioner that only notes what it is told."""
+
+    ids: list[int] = field(default_factory=list)
+    killed: list[int] = field(default_factory=list)
+
+    def start(self, worker_id: int) -> None:
+        self.ids.append(worker_id)
+
+    def kill(self, worker_id: int) -> None:
+        self.killed.append(worker_id)
+
+    async def close(self, grace_seconds: float) -> None:
+        pass
+
+
+class Member:
+    """A worker's stream."""
+
+    def __init__(self, address: str, worker_id: int, token: str = TOKEN) -> None:
+        self.id = worker_id
+        self._channel = grpc.aio.insecure_channel(address)
+        stub: Any = control_pb2_grpc.CoordinatorStub(self._channel)
+        self._stream = stub.Work(metadata=(("authorization", f"Bearer {token}"),))
+
+    async def say(self, **message: object) -> None:
+        await self._stream.write(pb.FromWorker(**message))  # type: ignore[arg-type]
+
+    async def hears(self, kind: str) -> pb.ToWorker:
+        message = await asyncio.wait_for(self._stream.read(), 10)
+        assert isinstance(message, pb.ToWorker) and message.WhichOneof("message") == kind, message
+        return message
+
+    async def join(self) -> None:
+        await self.say(hello=pb.Hello(worker_id=self.id, host="here", pid=1))
+        await self.hears("welcome")
+        await self.say(ready=pb.Ready())
+
+    async def part(self, round: int, step: int, epoch: int = 0, offset: int = 0) -> None:
+        position = pb.Position(step=step, epoch=epoch, offset=offset)
+        await self.say(parted=pb.Parted(round=round, position=position))
+
+    async def die(self) -> None:
+        self._stream.cancel()
+        await self._channel.close()
+
+    async def refusal(self) -> tuple[grpc.StatusCode, str]:
+        code = await asyncio.wait_for(self._stream.code(), 10)
+        return code, await self._stream.details()
+
+
+@dataclass
+class Site:
+    coordinator: Coordinator
+    provisioner: Started
+    address: str
+    stub: Any
+    metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {TOKEN}"),)
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        async def look() -> None:
+            while not done():
+                self.coordinator.changed.clear()
+                await self.coordinator.changed.wait()
+
+        await asyncio.wait_for(look(), 10)
+
+
+@asynccontextmanager
+async def site(**flags: object) -> AsyncIterator[Site]:
+    needed = {"model_zoo": "zoo", "model_def": "m.M", "data": "d", "output": "o", "batch_size": 32}
+    spec = JobSpec.from_flags(needed | flags)
+    dataset = make_dataset(["a.recordio"], [CHUNKS], 64)
+    coordinator = Coordinator(spec, dataset, "127.0.0.1", "", Telemetry(), time.monotonic)
+    server, port = await serve(coordinator, TOKEN, "127.0.0.1")
+    provisioner = Started()
+    coordinator.start(provisioner)
+    address = f"127.0.0.1:{port}"
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield Site(coordinator, provisioner, address, control_pb2_grpc.CoordinatorStub(channel))
+    await coordinator.close()
+    await server.stop(0)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def within_a_minute() -> None:
+        await asyncio.wait_for(test(), 60)
+
+    asyncio.run(within_a_minute())
+
+
+def test_a_whole_job() -> None:
+    async def test() -> None:
+        async with site(num_workers=2) as job:
+            assert job.provisioner.ids == [0, 1]
+            members = [Member(job.address, id) for id in (0, 1)]
+            for member in members:
+                await member.join()
+            rounds = [(await member.hears("round")).round for member in members]
+            assert [(each.number, each.rank, each.size, each.global_batch) for each in rounds] == [
+                (1, 0, 2, 32),
+                (1, 1, 2, 32),
+            ]
+            assert sorted([*rounds[0].lanes, *rounds[1].lanes]) == list(range(64))
+            assert rounds[0].store_port == rounds[1].store_port > 0 and rounds[0].synchronize
+            for member in members:
+                await member.part(1, step=4, epoch=1)
+            await members[0].hears("export")
+            await members[0].say(exported=pb.Exported())
+            for member in members:
+                await member.hears("stop")
+            assert job.coordinator.ended.is_set() and job.coordinator.state.exit_code == 0
+
+    run(test)
+
+
+def test_a_broken_connection_is_a_lost_worker_at_once() -> None:
+    async def test() -> None:
+        async with site(num_workers=2) as job:
+            members = [Member(job.address, id) for id in (0, 1)]
+            for member in members:
+                await member.join()
+            for member in members:
+                await member.hears("round")
+            began = time.monotonic()
+            await members[1].die()
+            assert (await members[0].hears("abandon")).abandon.round == 1
+            assert time.monotonic() - began < 1
+            assert job.provisioner.ids == [0, 1, 2] and job.provisioner.killed == [1]
+
+    run(test)
+
+
+def test_a_silent_worker_is_dropped() -> None:
+    async def test() -> None:
+        async with site(num_workers=2, worker_timeout=0.5) as job:
+            members = [Member(job.address, id) for id in (0, 1)]
+            for member in members:
+                await member.join()
+            for member in members:
+                await member.hears("round")
+
+            async def beat() -> None:
+                while True:
+                    await members[0].say(progress=pb.Progress(round=1))
+                    await asyncio.sleep(0.1)
+
+            beating = asyncio.create_task(beat())
+            assert (await members[0].hears("abandon")).abandon.round == 1
+            beating.cancel()
+            assert job.provisioner.killed == [1]
+            assert job.coordinator.state.cause == "worker 1 was silent for 0.5 s"
+
+    run(test)
+
+
+@pytest.mark.parametrize("token", ["", "wrong", "the-token "])
+def test_without_the_token_nothing_is_answered(token: str) -> None:
+    async def test() -> None:
+        async with site() as job:
+            stranger = Member(job.address, 0, token)
+            code, told = await stranger.refusal()
+            assert code is grpc.StatusCode.UNAUTHENTICATED and told == "the job's token is missing or wrong"
+            metadata = (("authorization", f"Bearer {token}"),)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await job.stub.Stop(pb.StopRequest(), metadata=metadata)
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                async for _ in job.stub.Watch(pb.WatchRequest(), metadata=metadata):
+                    raise AssertionError("an answer")
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert not job.coordinator.ended.is_set()
+
+    run(test)
+
+
+def test_a_worker_that_is_not_expected_is_refused() -> None:
+    async def test() -> None:
+        async with site(num_workers=1) as job:
+            stranger = Member(job.address, 7)
+            await stranger.say(hello=pb.Hello(worker_id=7))
+            assert (await stranger.refusal())[0] is grpc.StatusCode.FAILED_PRECONDITION
+            first = Member(job.address, 0)
+            await first.join()
+            await first.hears("round")
+            twin = Member(job.address, 0)
+            await twin.say(hello=pb.Hello(worker_id=0))
+            assert (await twin.refusal())[0] is grpc.StatusCode.FAILED_PRECONDITION
+            rude = Member(job.address, 0)
+            await rude.say(ready=pb.Ready())
+            assert (await rude.refusal())[0] is grpc.StatusCode.INVALID_ARGUMENT
+            assert not job.coordinator.state.round_failed and job.provisioner.killed == []
+
+    run(test)
+
+
+def test_scaling_and_stopping_by_call() -> None:
+    async def test() -> None:
+        async with site(num_workers=1) as job:
+            await job.stub.Scale(pb.ScaleRequest(num_workers=3), metadata=job.metadata)
+            assert job.provisioner.ids == [0, 1, 2]
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await job.stub.Scale(pb.ScaleRequest(num_workers=0), metadata=job.metadata)
+            assert refused.value.details() == "num_workers: expected 1 to 100000, got 0"
+            await job.stub.Stop(pb.StopRequest(reason="enough"), metadata=job.metadata)
+            seen = [each async for each in job.stub.Watch(pb.WatchRequest(), metadata=job.metadata)]
+            assert [(each.phase, each.message, each.exit_code) for each in seen] == [("stopped", "enough", 130)]
+
+    run(test)
+
+
+def test_the_status_tells_progress_and_rounds() -> None:
+    async def test() -> None:
+        async with site(num_workers=1) as job:
+            only = Member(job.address, 0)
+            await only.join()
+            await only.hears("round")
+            steps = [pb.Step(step=step, loss=1 / step, records=32, seconds=0.1) for step in (1, 2)]
+            position = pb.Position(step=2, offset=64)
+            await only.say(progress=pb.Progress(round=1, position=position, steps=steps))
+            await job.until(lambda: job.coordinator.telemetry.position.step == 2)
+            status = await anext(aiter(job.stub.Watch(pb.WatchRequest(), metadata=job.metadata)))
+            assert (status.phase, status.position.step, status.total_steps, status.loss) == ("training", 2, 4, 0.5)
+            assert [(each.number, each.size, each.cause) for each in status.rounds] == [(1, 1, "start")]
+            assert [(each.state, each.rank, each.host) for each in status.workers] == [("training", 0, "here")]
+
+    run(test)
+
+
+def test_history_has_every_step_once_whoever_told_it(tmp_path: Path) -> None:
+    with open(tmp_path / "history", "w") as file:
+        telemetry = Telemetry(file)
+        telemetry.began(1, (0, 1), "start", Position())
+        telemetry.heard(pb.Progress(round=1, steps=[pb.Step(step=1, loss=3), pb.Step(step=2, loss=2)]), 1.0)
+        # Rank 0 is lost; the survivor tells what it has: some of it is known.
+        telemetry.heard(pb.Progress(round=1, steps=[pb.Step(step=n, loss=4 - n) for n in (1, 2, 3)]), 2.0)
+        telemetry.heard(pb.Progress(round=0, steps=[pb.Step(step=9, loss=9)]), 2.5)  # of an older round
+    lines = (tmp_path / "history").read_text().splitlines()
+    assert ['"loss": 3.0' in line for line in lines if '"step": 1,' in line] == [True]
+    assert sum('"step": ' in line for line in lines) == 3 and telemetry.loss == 1.0
