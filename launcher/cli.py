@@ -11,10 +11,9 @@ from typing import Any
 from edl_allreduce.errors import EdlError, UsageError, did_you_mean
 from launcher.arguments import normalise
 from launcher.commands import COMMANDS, Command, check_call, summaries
-from launcher.help import group_help, is_boolean, overview, parameters_of
+from launcher.help import group_help, overview
 
 HELP = frozenset({"-h", "--help", "help"})
-TRUE = frozenset({"true", "yes", "1", "on"})
 BROKEN_PIPE = 128 + 13
 
 
@@ -79,14 +78,11 @@ def _find(words: list[str], commands: Mapping[str, Any]) -> tuple[list[str], Any
 
 
 def _fire(path: list[str], function: Callable[..., int | None], words: list[str]) -> int:
-    """Lets Fire call the command: with strings (booleans apart), and with none of Fire's own flags and separators."""
+    """Lets Fire call the command: with strings only, and with none of Fire's own flags and separators."""
     import fire
     from fire.decorators import SetParseFn
 
-    booleans = [each.name for each in parameters_of(function) if is_boolean(each)]
     tree: Any = SetParseFn(str)(function)
-    if booleans:
-        tree = SetParseFn(lambda value: value.lower() in TRUE, *booleans)(tree)
     for name in reversed(path):
         tree = {name: tree}
     line = [*path, *words, "--", "--separator=\n"]  # no word of a shell's is a single line break

@@ -91,9 +91,9 @@ def test_fire_does_not_guess_types(text: str, capsys: pytest.CaptureFixture[str]
     ("line", "called"),
     [
         ("show a b -", (("a", "b", "-"), "10", False)),
-        ("show a --limit 007 --all", (("a",), "007", True)),
+        ("show a --limit 007 --all", (("a",), "007", "true")),
         ("show --all 1 --noall=x", "--noall: there is no such flag (did you mean 'all'?)"),
-        ("show --all 1", (("1",), "10", True)),
+        ("show --all 1", (("1",), "10", "true")),
         ("show a --limt=3", "--limt: there is no such flag (did you mean 'limit'?)"),
         ("show", "edl show: a file is missing; edl show --help explains it"),
         ("move a b", ("a", "b", "3")),
@@ -107,7 +107,7 @@ def test_a_command_is_a_plain_function(
 ) -> None:
     calls: list[object] = []
 
-    def show(*files: str, limit: str = "10", all: bool = False) -> None:
+    def show(*files: str, limit: str = "10", all: str | bool = False) -> None:
         calls.append((files, limit, all))
 
     def move(source: str, target: str, count: str = "3") -> int:
@@ -160,6 +160,21 @@ def test_the_help_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys
 def test_a_group_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recordio"]) == 0
     assert "usage: edl recordio COMMAND" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["recordio info", "recordio cat", "recordio verify", "convert", "version"])
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    usage, _, rest = capsys.readouterr().out.partition("\n\n")
+    assert usage.startswith(f"usage: edl {name}") and len(rest) > 10
+
+
+def test_recordio_files_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(__file__).parent / "data" / "recordio"
+    files = [str(path) for path in sorted(folder.glob("*.recordio"))][:2]
+    assert (main(["recordio", "info", *files, "--json"]), main(["recordio", "verify", files[0]])) == (0, 0)
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["file"] for line in lines[:2]] == files and lines[2].startswith("1 file: ")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
