@@ -71,7 +71,7 @@ class JobHandle(ABC):
 
     @abstractmethod
     def scale(self, num_workers: int) -> None:
-        """Keeps `num_workers` workers alive from now on.
+        """Keeps `num_workers` workers alive from now on; waits for a job that is still indexing its data.
 
         Raises:
             UsageError: the number is not positive.

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from edl_allreduce.control.control_pb2 import Status
 
-START_SECONDS = 60.0  # for the coordinator to serve and answer
 STOP_SECONDS = 20.0  # for everything to end after SIGTERM
 CALL_SECONDS = 10.0  # for the answer to a single call
 WATCH_SECONDS = 0.2  # between two statuses, at least
@@ -66,7 +65,6 @@ class LocalJob(JobHandle):
         self._call: grpc.Call | None = None
         self._ended = threading.Event()
         self._stop_wanted = False
-        self._late = False  # did not serve in time
         self._crash: JobFailed | None = None
 
     @property
@@ -140,7 +138,7 @@ class LocalJob(JobHandle):
         from edl_allreduce.control.control_pb2 import ScaleRequest
         from edl_allreduce.control.control_pb2_grpc import CoordinatorStub
 
-        address = None if self._ended.is_set() else self._await_address()
+        address = self._await_address()
         if address is None:
             raise JobFailed(f"job {self.name} has ended and cannot be scaled")
         with _channel(address) as channel:
@@ -169,6 +167,9 @@ class LocalJob(JobHandle):
 
     def follow(self) -> None:
         """Passes on the coordinator's statuses until it ends."""
+        from edl_allreduce.control.control_pb2 import Status
+
+        self._publish(Status(phase="starting", message="indexing the data"))
         address = self._await_address()
         if address is None:
             return
@@ -180,8 +181,10 @@ class LocalJob(JobHandle):
         with _channel(address) as channel:
             stub = CoordinatorStub(channel)
             request = WatchRequest(interval_seconds=WATCH_SECONDS)
-            while not self._ended.is_set():
+            while True:
                 with self._changed:
+                    if self._ended.is_set():
+                        return
                     call = stub.Watch(request, wait_for_ready=True, metadata=self._metadata())
                     self._call = call
                 with contextlib.suppress(grpc.RpcError):  # it has ended, or is about to, or will answer again
@@ -191,19 +194,17 @@ class LocalJob(JobHandle):
 
     def _publish(self, status: Status) -> None:
         with self._changed:
-            self._status = status
-            self._statuses += 1
-            self._changed.notify_all()
+            if not self._ended.is_set():  # the final one has the last word
+                self._status = status
+                self._statuses += 1
+                self._changed.notify_all()
 
     def _await_address(self) -> str | None:
-        """Where the coordinator serves; None when it has ended."""
-        for _ in range(int(START_SECONDS / POLL_SECONDS)):
+        """Where the coordinator serves, as soon as it has indexed the data; None when it has ended."""
+        while not self._ended.is_set():
             with contextlib.suppress(FileNotFoundError):
                 return self._files.address.read_text(encoding="utf-8").strip()
-            if self._ended.wait(POLL_SECONDS):
-                return None
-        self._late = True
-        self._kill_group()
+            self._ended.wait(POLL_SECONDS)
         return None
 
     def _metadata(self) -> tuple[tuple[str, str]]:
@@ -231,11 +232,7 @@ class LocalJob(JobHandle):
         if self._stop_wanted:
             status.phase, status.message = "stopped", "all its processes were killed"
         else:
-            how = (
-                f"did not start within {START_SECONDS:.0f} s"
-                if self._late
-                else f"ended unexpectedly ({describe_exit(code)})"
-            )
+            how = f"ended unexpectedly ({describe_exit(code)})"
             status.phase, status.message = "failed", f"the coordinator of job {self.name} {how}"
             log = self._files.coordinator_log
             self._crash = JobFailed(f"{status.message}; the end of {log}:\n{tail(log)}")

@@ -10,7 +10,7 @@ and plays the scenario in the variable FAKE_SCENARIO:
     crash         raises before it serves
     vanish        is killed while training; its workers stay
     model_error   fails as a user's model does
-    mute          never serves
+    mute          is never done with indexing, and so never serves
 """
 
 from __future__ import annotations

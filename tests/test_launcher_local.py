@@ -100,12 +100,13 @@ def test_a_crash_shows_the_end_of_the_log() -> None:
     assert rest[-1] == "    RuntimeError: the fake coordinator was told to crash"
 
 
-def test_a_coordinator_that_never_serves_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "START_SECONDS", 0.5)
+def test_a_job_can_be_stopped_before_it_serves() -> None:
     job = local.start(planned("mute"))
-    with pytest.raises(JobFailed, match=r"did not start within 0 s; the end of .*:\n    \(it is empty\)"):
-        job.wait(30)
-    assert gone(job.pid)
+    assert next(job.watch()).message == "indexing the data"
+    with pytest.raises(TimeoutError):
+        job.wait(0.5)
+    job.stop()
+    assert job.wait().phase == "stopped" and gone(job.pid)
 
 
 def test_the_users_error_has_its_own_type_and_code() -> None:
