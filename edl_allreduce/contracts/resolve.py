@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -152,28 +153,40 @@ def named(module: ModuleType, location: Location) -> Any:
 
 
 def enter_zoo(model_zoo: str) -> None:
-    """Puts the zoo in front of `sys.path`; modules and path of the zoo that was entered before are forgotten.
+    """Puts the zoo in front of `sys.path`; what was imported from the zoo that was entered before is forgotten.
 
     So two zoos of one process (a test's, or two trained models) may have files of the same name.
     """
     global _entered
     zoo = Path(model_zoo).resolve()
-    if _entered is not None and _entered != zoo:
-        for name in modules_of(_entered):
+    if _entered is not None and _entered.zoo != zoo:
+        for name in modules_of(_entered.zoo).keys() - _entered.imported_before:
             del sys.modules[name]
-        sys.path.remove(str(_entered))
-    _entered = zoo
-    sys.path[:] = [str(zoo), *(path for path in sys.path if path != str(zoo))]
+        with contextlib.suppress(ValueError):
+            sys.path.remove(str(_entered.zoo))
+        _entered = None
+    if _entered is None:
+        _entered = _Entered(zoo, frozenset(sys.modules))
+    if sys.path[:1] != [str(zoo)]:
+        sys.path.insert(0, str(zoo))
     importlib.invalidate_caches()
 
 
-_entered: Path | None = None
+@dataclass(frozen=True)
+class _Entered:
+    zoo: Path
+    imported_before: frozenset[str]
+
+
+_entered: _Entered | None = None
 
 
 def modules_of(zoo: Path) -> dict[str, Path]:
     """The modules that were imported from the zoo, with their files; a namespace package has its folder instead."""
     found = {}
     for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "edl_allreduce":  # this package, when the zoo is the folder it is in
+            continue
         files = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
         first = Path(next(filter(None, files), "")).resolve()
         if first in (zoo / file for file in (*_candidates(name.split(".")), os.path.join(*name.split(".")))):
