@@ -1,0 +1,247 @@
+"""The trained model as a folder that says everything about itself: which code, which parameters, how it was trained.
+
+What is in it:
+    trained_model.pb      the TrainedModel message; written last: who finds it finds a complete folder
+    params.safetensors    the model's weights
+    model_zoo/            the Python files of the model's zoo
+    spec.json             the whole job
+    bundle.json           the list of these files with their SHA-256, versions of the libraries, notes
+    model.keras           the model as Keras saves it, for other tools; missing when Keras cannot save it
+
+A model is made again from its code and params; nothing is unpickled. Loading runs the code in model_zoo/.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import importlib.metadata
+import json
+import logging
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from edl_allreduce import __version__, contracts, parameters, storage
+from edl_allreduce.contracts.user_errors import user_code
+from edl_allreduce.contracts.zoo_files import code_files
+from edl_allreduce.errors import DataError, ModelError, StorageError, UsageError
+from edl_allreduce.spec import JobSpec, ModelSpec
+from edl_allreduce.trained_model_pb2 import TrainedModel
+
+MESSAGE, PARAMS, CODE, SPEC = "trained_model.pb", "params.safetensors", "model_zoo", "spec.json"
+BUNDLE, KERAS = "bundle.json", "model.keras"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model, ready to be used.
+
+    Attributes:
+        model: the `keras.Model` with its trained weights.
+        parse: of (a `tf.data.Dataset` of serialized records, a batch size): a dataset of batches (features, labels).
+        spec: the job that trained it.
+        message: what trained_model.pb says.
+    """
+
+    model: Any
+    parse: Callable[[Any, int], Any]
+    spec: JobSpec
+    message: TrainedModel
+
+
+def write(model: Any, spec: JobSpec, url: str, overwrite: bool, notes: Mapping[str, str] | None = None) -> None:
+    """Writes the folder of a trained model; readers see it when it is complete.
+
+    Replacing an older one, its files are overwritten one by one, and what it had besides is removed at the end; who
+    reads in between, or after this was killed halfway, is told so by `load`.
+
+    Args:
+        model: a `keras.Model` with variables.
+        spec: the job that trained it.
+        url: folder or URL.
+        overwrite: whether another job's trained model may be replaced; this job's own always is.
+        notes: anything else worth keeping, for people.
+
+    Raises:
+        UsageError: there is a trained model of another job, and `overwrite` is not set.
+        ModelError: a variable holds something else than numbers.
+        StorageError: something cannot be written.
+    """
+    if not overwrite and storage.exists(storage.join(url, MESSAGE)) and not _is_from(spec, url):
+        raise UsageError(f"{url}: holds a trained model already; choose another folder or add --overwrite")
+    older = _listed_before(url)
+    with tempfile.TemporaryDirectory(prefix="edl-bundle-") as folder:
+        made = Path(folder)
+        parameters.save(model.weights, str(made / PARAMS))
+        _copy_code(spec.model.model_zoo, made / CODE)
+        _save_keras(model, made / KERAS)
+        (made / SPEC).write_text(spec.to_json(), encoding="utf-8")
+        (made / MESSAGE).write_bytes(_message(spec.model).SerializeToString(deterministic=True))
+        files = {path.relative_to(made).as_posix(): _sha256(path) for path in sorted(made.rglob("*")) if path.is_file()}
+        about = {"files": files, "versions": _versions(), "notes": dict(notes or {})}
+        (made / BUNDLE).write_text(json.dumps(about, indent=1), encoding="utf-8")
+        storage.upload_tree(folder, url, last=(PARAMS, BUNDLE, MESSAGE))
+    for name in older:
+        if name not in files:
+            storage.remove(storage.join(url, name))
+
+
+def load(url: str, mode: contracts.Mode = contracts.Mode.EVALUATION) -> Loaded:
+    """Makes the model of a folder again, from its code and its parameters.
+
+    Args:
+        url: folder or URL that `write` wrote.
+        mode: what records will be parsed for.
+
+    Raises:
+        UsageError: there is no trained model.
+        DataError: a file of it is missing or damaged, or it is being replaced.
+        ModelError: its code fails here, or makes other parameters than those stored.
+        StorageError: it cannot be read.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="edl-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the code must stay: tracebacks and late imports use it
+    message = _download(url, folder)
+    params = folder / message.params_filename
+    spec = JobSpec.from_json((folder / SPEC).read_text(encoding="utf-8"))
+    zoo = str(folder / CODE)
+    try:
+        training = contracts.load(_model_spec(message, zoo), mode)
+        with user_code(zoo, "making the model's variables"):
+            training.build()
+        parameters.restore(training.model.weights, str(params), storage.join(url, params.name))
+    except UsageError as error:
+        raise DataError(f"{url}: its code is incomplete: {str(error).replace(zoo, CODE)}") from error
+    except ModelError as error:
+        raise ModelError(f"{url}: {str(error).replace(zoo, CODE)}") from error
+    params.unlink()
+    return Loaded(training.model, training.batches, spec, message)
+
+
+def _copy_code(model_zoo: str, target: Path) -> None:
+    for name in code_files(model_zoo):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(model_zoo) / name, target / name)
+
+
+def _save_keras(model: Any, path: Path) -> None:
+    """Keras's own format is an extra: a model that it cannot save is no failure."""
+    try:
+        model.save(path)
+    except Exception as error:  # whatever the model's get_config and Keras raise
+        path.unlink(missing_ok=True)
+        reason = " ".join(str(error).split())
+        log.warning("%s left out, Keras cannot save this model: %s: %.300s", KERAS, type(error).__name__, reason)
+
+
+def _message(model: ModelSpec) -> TrainedModel:
+    return TrainedModel(
+        model_def=model.model_def,
+        model_def_params=model.params,
+        params_filename=PARAMS,
+        input_function=model.input_fn,
+        loss=model.loss,
+        optimizer=model.optimizer,
+    )
+
+
+def _model_spec(message: TrainedModel, model_zoo: str) -> ModelSpec:
+    return ModelSpec(
+        model_zoo=model_zoo,
+        model_def=message.model_def,
+        params=message.model_def_params,
+        input_fn=message.input_function,
+        loss=message.loss,
+        optimizer=message.optimizer,
+    )
+
+
+def _versions() -> dict[str, str]:
+    libraries = {name: importlib.metadata.version(name) for name in ("keras", "numpy", "safetensors")}
+    return {"edl_allreduce": __version__, "python": platform.python_version(), **libraries}
+
+
+def _is_from(spec: JobSpec, url: str) -> bool:
+    """Whether the trained model there is this job's own, written by a worker that died before it could say so."""
+    try:
+        return storage.read_bytes(storage.join(url, SPEC)).decode() == spec.to_json()
+    except (StorageError, UnicodeDecodeError):
+        return False
+
+
+def _listed(url: str) -> dict[str, str]:
+    """The files of the trained model there, with their SHA-256.
+
+    Raises:
+        DataError: their list is missing or damaged.
+    """
+    try:
+        files = json.loads(storage.read_bytes(storage.join(url, BUNDLE)))["files"]
+        if all(isinstance(digest, str) and _is_inside(name) for name, digest in files.items()):
+            return dict(files)
+    except StorageError as error:
+        raise DataError(f"{url}: its {BUNDLE} cannot be read: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise DataError(f"{url}: its {BUNDLE} is damaged")
+
+
+def _listed_before(url: str) -> dict[str, str]:
+    """The files of an older trained model; none when there is no list of them that can be read."""
+    try:
+        return _listed(url)
+    except DataError:
+        return {}
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a relative path stays in its folder."""
+    return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts and name != ""
+
+
+def _download(url: str, folder: Path) -> TrainedModel:
+    """Fetches what is needed to make the model again, checked, and returns what trained_model.pb says."""
+    if not storage.exists(storage.join(url, MESSAGE)):
+        there = "there is no such folder" if not storage.exists(url) else f"it has no {MESSAGE}"
+        raise UsageError(f"{url}: is no trained model: {there}")
+    files = _listed(url)
+    _fetch(url, MESSAGE, files, folder)
+    try:
+        message = TrainedModel.FromString((folder / MESSAGE).read_bytes())
+    except DecodeError:
+        raise DataError(f"{url}: its {MESSAGE} is damaged") from None
+    for name in {message.params_filename, SPEC, *(name for name in files if name.startswith(f"{CODE}/"))}:
+        _fetch(url, name, files, folder)
+    return message
+
+
+def _fetch(url: str, name: str, files: Mapping[str, str], folder: Path) -> None:
+    """Copies one file into a local folder, and checks it."""
+    if name not in files:
+        raise DataError(f"{url}: its {BUNDLE} lists no {name!r}")
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with storage.open_read(storage.join(url, name)) as source, target.open("wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+    except StorageError as error:
+        raise DataError(f"{url}: a file of the trained model cannot be read: {error}") from error
+    if _sha256(target) != files[name]:
+        raise DataError(f"{url}: {name} is not the one that {BUNDLE} lists: damaged, or being replaced right now")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
