@@ -26,12 +26,14 @@ EXTRAS = {
     ],
     "worker-gpu": ["tensorflow[and-cuda]>=2.21,<2.22", "keras>=3.12,<4", "safetensors>=0.4.3", *HOROVOD_NEEDS],
     "gcs": ["gcsfs>=2024.6"],
-    "s3": ["s3fs>=2024.6"],
+    "s3": ["s3fs>=2025.2"],
     "kubernetes": ["kubernetes>=31"],
     "docker": ["docker>=7.1"],
     "demo": ["scikit-learn>=1.5"],
 }
 TOOLS = [
+    # What s3fs brings anyway; named so that pip takes its one botocore first, instead of trying hundreds for moto.
+    "aiobotocore>=2.19",
     "gcp-storage-emulator>=2024.8.3",
     "hypothesis>=6.100",
     "import-linter>=2.5",
