@@ -132,7 +132,9 @@ def test_our_messages_live_beside_tensorflows() -> None:
         "import tensorflow as tf\n"
         "print(tf.io.parse_single_example(record, {'a': tf.io.FixedLenFeature([2], tf.int64)})['a'].numpy())"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=120
+    )
     assert done.stdout == "[1 2]\n", done.stderr
 
 

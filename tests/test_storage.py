@@ -223,7 +223,9 @@ def test_local_files_need_no_fsspec(tmp_path: Path) -> None:
         f"recordio.index(storage.expand({str(tmp_path)!r})[0]); "
         "print(sorted({'fsspec', 'tensorflow', 'gcsfs', 's3fs', 'google', 'rich'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 

@@ -268,5 +268,7 @@ def test_gcs_that_may_not_be_read(gs: str, monkeypatch: pytest.MonkeyPatch, capf
 def test_a_process_that_used_a_cloud_ends_quietly(bucket: str) -> None:
     """What a cloud package leaves open must not be reported when the interpreter ends."""
     program = f"from edl_allreduce import storage; print(storage.exists('{bucket}/nothing'))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60
+    )
     assert (done.stdout, done.stderr, done.returncode) == ("False\n", "", 0)
