@@ -31,7 +31,7 @@ def save(variables: Sequence[Any], path: str) -> None:
     from safetensors.numpy import save_file
 
     names = unique([str(variable.path) for variable in variables])
-    arrays = {name: np.asarray(variable.numpy()) for name, variable in zip(names, variables, strict=True)}
+    arrays = {name: np.asarray(variable.numpy(), order="C") for name, variable in zip(names, variables, strict=True)}
     for name, array in arrays.items():
         if array.dtype.kind in "OSU":
             raise ModelError(f"the variable {name} is of type {array.dtype}: only numbers can be stored")

@@ -21,6 +21,7 @@ import logging
 import platform
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -112,17 +113,17 @@ def load(url: str, mode: contracts.Mode = contracts.Mode.EVALUATION) -> Loaded:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the code must stay: tracebacks and late imports use it
     message = _download(url, folder)
     params = folder / message.params_filename
-    spec = JobSpec.from_json((folder / SPEC).read_text(encoding="utf-8"))
+    spec = _read_spec(url, folder)
     zoo = str(folder / CODE)
     try:
         training = contracts.load(_model_spec(message, zoo), mode)
         with user_code(zoo, "making the model's variables"):
             training.build()
-        parameters.restore(training.model.weights, str(params), storage.join(url, params.name))
     except UsageError as error:
         raise DataError(f"{url}: its code is incomplete: {str(error).replace(zoo, CODE)}") from error
     except ModelError as error:
         raise ModelError(f"{url}: {str(error).replace(zoo, CODE)}") from error
+    parameters.restore(training.model.weights, str(params), storage.join(url, params.name))
     params.unlink()
     return Loaded(training.model, training.batches, spec, message)
 
@@ -136,7 +137,9 @@ def _copy_code(model_zoo: str, target: Path) -> None:
 def _save_keras(model: Any, path: Path) -> None:
     """Keras's own format is an extra: a model that it cannot save is no failure."""
     try:
-        model.save(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras's remarks on its own ways of saving
+            model.save(path)
     except Exception as error:  # whatever the model's get_config and Keras raise
         path.unlink(missing_ok=True)
         reason = " ".join(str(error).split())
@@ -222,6 +225,13 @@ def _download(url: str, folder: Path) -> TrainedModel:
     for name in {message.params_filename, SPEC, *(name for name in files if name.startswith(f"{CODE}/"))}:
         _fetch(url, name, files, folder)
     return message
+
+
+def _read_spec(url: str, folder: Path) -> JobSpec:
+    try:
+        return JobSpec.from_json((folder / SPEC).read_text(encoding="utf-8"))
+    except (UsageError, ValueError) as error:
+        raise DataError(f"{url}: its {SPEC} is none of this version of edl_allreduce: {error}") from error
 
 
 def _fetch(url: str, name: str, files: Mapping[str, str], folder: Path) -> None:
