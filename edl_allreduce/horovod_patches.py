@@ -76,6 +76,24 @@ PATCHES = (
         "#define RETRY_WAITING_TIME_MILLSEC 20\n",
         "the store of an abandoned round is closed; waiting members should notice at once, not after 1.5 s",
     ),
+    Patch(
+        "horovod/common/common.h",
+        "#include <string>\n",
+        "#include <stdexcept>\n#include <string>\n",
+        "GCC 14's headers no longer include it by chance",
+    ),
+    Patch(
+        "horovod/common/group_table.h",
+        "#include <queue>\n",
+        "#include <queue>\n#include <string>\n",
+        "the same",
+    ),
+    Patch(
+        "third_party/flatbuffers/include/flatbuffers/stl_emulation.h",
+        "  const size_type count_;\n",
+        "  size_type count_;\n",
+        "it is assigned to, in a template that nobody uses; GCC 14 looks at those as well",
+    ),
 )
 
 
