@@ -21,8 +21,9 @@ demo: $(VENV)/.demo $(DIGITS)/.made ## everything from nothing: train a model on
 test: $(VENV)/.dev ## everything the tests need, then the tests
 	@$(PY) -m pytest
 
-lint: $(VENV)/.dev ## style (ruff) and layers (import-linter)
+lint: $(VENV)/.dev ## style and format (ruff), layers (import-linter)
 	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check --quiet .
 	@$(VENV)/bin/lint-imports --no-logo
 
 type: $(VENV)/.dev ## types (mypy --strict)

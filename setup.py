@@ -11,6 +11,8 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "edl_allreduce" / "__init__.py").read_text(encoding="utf-8"))
 assert VERSION, "edl_allreduce/__init__.py states no __version__"
 
+PACKAGES = ("edl_allreduce", "rendezvous", "launcher", "model_zoo")
+
 # What Horovod imports at run time. Horovod itself is compiled by `python -m edl_allreduce.horovod_wheel install`:
 # its source package does not build against a current TensorFlow as it is (docs/install.md).
 HOROVOD_NEEDS = ["cloudpickle>=3", "packaging>=23", "psutil>=5.9", "pyyaml>=6"]
@@ -58,8 +60,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=find_packages(include=[f"{name}{rest}" for name in ("edl_allreduce", "rendezvous", "launcher", "model_zoo")
-                                    for rest in ("", ".*")]),
+    packages=find_packages(include=[name + rest for name in PACKAGES for rest in ("", ".*")]),
     include_package_data=True,
     install_requires=[
         "cramjam>=2.8",

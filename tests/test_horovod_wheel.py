@@ -37,9 +37,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def wheel_command(
-    *arguments: str, options: tuple[str, ...] = (), **environ: str
-) -> subprocess.CompletedProcess[str]:
+def wheel_command(*arguments: str, options: tuple[str, ...] = (), **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *options, "-m", "edl_allreduce.horovod_wheel", *arguments]
     return subprocess.run(command, cwd=ROOT, env=os.environ | environ, capture_output=True, text=True, timeout=120)
 
