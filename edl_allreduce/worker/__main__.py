@@ -20,15 +20,14 @@ log = logging.getLogger("edl_allreduce.worker")
 def main() -> int:
     """The exit code of the process: 0 when told to end, else the error's."""
     arguments = _arguments()
-    # SIGTERM is taken by a thread of its own: the main thread may be inside a reduction for long.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    term = _catch_term()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     host, port = arguments.coordinator.rsplit(":", 1)
     hello = pb.Hello(worker_id=arguments.worker_id, host=arguments.host, pid=os.getpid())
     session = Session(arguments.coordinator, read_token(), hello)
     session.start()
     prepared = threading.Event()
-    threading.Thread(target=_await_term, args=(session, prepared), name="signals", daemon=True).start()
+    threading.Thread(target=_await_term, args=(term, session, prepared), name="signals", daemon=True).start()
     try:
         return _work(session, prepared, arguments.worker_id, host, int(port), arguments.local_workers)
     except EdlError as error:
@@ -75,8 +74,21 @@ def _share_cores(local_workers: int) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def _await_term(session: Session, prepared: threading.Event) -> None:
-    signal.sigwait({signal.SIGTERM})
+def _catch_term() -> socket.socket:
+    """Where SIGTERM arrives as a byte, at once and whichever thread gets it.
+
+    A handler in Python would run only when the main thread comes back from a reduction, which may take long.
+    """
+    arrives, wakes = socket.socketpair()
+    wakes.setblocking(False)
+    signal.set_wakeup_fd(wakes.detach())
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    signal.siginterrupt(signal.SIGTERM, False)
+    return arrives
+
+
+def _await_term(term: socket.socket, session: Session, prepared: threading.Event) -> None:
+    term.recv(1)
     log.info("told to go (SIGTERM)")
     session.leave()
     if not prepared.is_set():  # nobody counts on this worker yet, and TensorFlow's start cannot be interrupted
