@@ -1,0 +1,104 @@
+"""Reading by position: the same records whatever the share, and from any position the identical remainder."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edl_allreduce import recordio
+from edl_allreduce.dataset import Dataset, make_dataset
+from edl_allreduce.errors import CorruptFile
+from edl_allreduce.position import Position, deal_lanes
+from edl_allreduce.worker.reader import Share, StepReader
+
+RECORDS, EPOCHS = 101, 2
+Steps = dict[int, list[bytes]]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("data")
+    names = [str(folder / f"{letter}.recordio") for letter in "abc"]
+    for number, name in enumerate(names):
+        with recordio.Writer(name, max_chunk_bytes=70) as out:
+            for record in range(number, RECORDS, len(names)):
+                out.write(b"record %03d" % record)
+    return names
+
+
+def dataset(files: list[str], records_per_task: int = 9, lanes: int = 7) -> Dataset:
+    return make_dataset(files, recordio.index_many(files), records_per_task, lanes)
+
+
+def read(data: Dataset, start: Position, hand: tuple[int, ...], batch: int, seed: int = 5) -> Steps:
+    reader = StepReader(data, seed, shuffle=True, epochs=EPOCHS)
+    return {at.step: records for at, records in reader.steps(Share(start, hand, batch))}
+
+
+def whole(data: Dataset, workers: int, batch: int, seed: int = 5, start: Position = Position()) -> Steps:  # noqa: B008
+    """What all workers of a round read together, step by step, sorted within the step."""
+    hands = deal_lanes(data.lanes, [1.0] * workers)
+    parts = [read(data, start, hand, batch, seed) for hand in hands]
+    return {step: sorted(itertools.chain.from_iterable(part[step] for part in parts)) for step in parts[0]}
+
+
+def test_each_epoch_reads_each_record_once(files: list[str]) -> None:
+    steps = whole(dataset(files), workers=3, batch=10)
+    assert len(steps) == EPOCHS * 11 and [len(records) for records in steps.values()] == ([10] * 10 + [1]) * EPOCHS
+    first = list(itertools.chain.from_iterable(steps[step] for step in range(11)))
+    second = list(itertools.chain.from_iterable(steps[step] for step in range(11, 22)))
+    assert sorted(first) == sorted(second) == [b"record %03d" % number for number in range(RECORDS)]
+    assert first != second and first != sorted(first)
+
+
+@pytest.mark.parametrize("workers", [2, 3, 7, 9])
+def test_a_step_consumes_the_same_records_however_many_workers_read(files: list[str], workers: int) -> None:
+    assert whole(dataset(files), workers, batch=10) == whole(dataset(files), 1, batch=10)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), batch=st.integers(1, 40), records_per_task=st.integers(1, 60), lanes=st.integers(1, 70))
+def test_resuming_gives_the_identical_remainder(
+    files: list[str], data: st.DataObject, batch: int, records_per_task: int, lanes: int
+) -> None:
+    made = dataset(files, records_per_task, lanes)
+    everything = whole(made, 1, batch)
+    positions = [at for at, _ in StepReader(made, 5, True, EPOCHS).schedule.steps(Position(), batch)]
+    start = data.draw(st.sampled_from(positions))
+    remainder = whole(made, 2, batch, start=start)
+    assert remainder == {step: records for step, records in everything.items() if step >= start.step}
+
+
+def test_another_seed_gives_another_order(files: list[str]) -> None:
+    assert whole(dataset(files), 1, 10, seed=1) != whole(dataset(files), 1, 10, seed=2)
+
+
+def test_unshuffled_records_are_dealt_in_the_order_of_the_files(files: list[str]) -> None:
+    reader = StepReader(dataset(files, lanes=1), seed=0, shuffle=False, epochs=1)
+    records = list(itertools.chain.from_iterable(records for _, records in reader.steps(Share(Position(), (0,), 8))))
+    assert records[:3] == [b"record 000", b"record 003", b"record 006"] and len(records) == RECORDS
+
+
+def test_tasks_that_are_done_with_are_forgotten(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edl_allreduce.worker.reader.BLOCK_RECORDS", 8)
+    made = dataset(files, records_per_task=5, lanes=2)
+    reader = StepReader(made, 5, True, EPOCHS)
+    for _ in reader.steps(Share(Position(), (0,), 4)):
+        assert len(reader._open) <= 2 + 3  # twice the lanes, and what the block in progress needs
+    assert len(made.tasks) > 15
+
+
+def test_a_damaged_chunk_is_told_with_file_and_offset(files: list[str], tmp_path: Path) -> None:
+    damaged = tmp_path / "b.recordio"
+    content = bytearray(Path(files[1]).read_bytes())
+    chunk = recordio.index(files[1])[2]
+    content[chunk.offset + 30] ^= 1
+    damaged.write_bytes(content)
+    made = dataset([files[0], str(damaged)])
+    with pytest.raises(CorruptFile) as caught:
+        list(StepReader(made, 5, True, 1).steps(Share(Position(), tuple(range(7)), 10)))
+    assert (caught.value.path, caught.value.offset) == (str(damaged), chunk.offset)
