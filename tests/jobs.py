@@ -107,6 +107,10 @@ class Job:
             time.sleep(0.01)  # another process's files: there is no event to await
         return result
 
+    def reaches_step(self, step: int) -> None:
+        """Waits until the coordinator has heard of that step."""
+        self.until(lambda: self.steps() >= step, f"step {step}")
+
     def interrupt(self) -> None:
         """Ctrl-C."""
         self.process.send_signal(signal.SIGINT)

@@ -138,8 +138,7 @@ def test_killed_workers_change_nothing(train: Train, records: int) -> None:
             return len(rounds) > 2 * after and len(rounds[-1]["members"]) == 3
 
         job.until(full, f"round of 3 after {killed} kills (seed {seed})")
-        at = job.steps() + chance.randint(0, 12)
-        job.until(lambda at=at: job.steps() >= at, f"step {at}")
+        job.reaches_step(job.steps() + chance.randint(0, 12))
         members = [line for line in job.history() if "cause" in line][-1]["members"]
         job.workers()[chance.choice(members)].send_signal(signal.SIGKILL)
     run = job.finish()
@@ -157,7 +156,7 @@ def test_killed_workers_change_nothing(train: Train, records: int) -> None:
 
 def test_a_worker_that_is_told_to_go_costs_nothing(train: Train, undisturbed: dict[int, Run], records: int) -> None:
     job = train(num_workers=2, gather_timeout=60)
-    job.until(lambda: job.steps() >= 20, "step 20")
+    job.reaches_step(20)
     process = job.workers()[1]
     process.send_signal(signal.SIGTERM)
     run = job.finish()
@@ -171,7 +170,7 @@ def test_a_worker_that_is_told_to_go_costs_nothing(train: Train, undisturbed: di
 
 def test_a_hung_worker_is_dropped_and_replaced(train: Train, records: int) -> None:
     job = train(num_workers=2, gather_timeout=60, num_epochs=6 * EPOCHS, worker_timeout=1.5)
-    job.until(lambda: job.steps() >= 20, "step 20")
+    job.reaches_step(20)
     job.workers()[1].send_signal(signal.SIGSTOP)
     job.until(lambda: len([line for line in job.history() if "cause" in line]) >= 2, "second round")
     run = job.finish()
@@ -189,7 +188,7 @@ def test_minibatch_size_is_per_worker(train: Train, records: int) -> None:
 
 def test_ctrl_c_leaves_no_process_behind(train: Train) -> None:
     job = train(num_workers=2, num_epochs=100)
-    job.until(lambda: job.steps() >= 5, "step 5")
+    job.reaches_step(5)
     job.interrupt()
     run = job.finish()
     assert run.code == 130 and "Traceback" not in run.text
@@ -199,7 +198,7 @@ def test_ctrl_c_leaves_no_process_behind(train: Train) -> None:
 
 def test_the_death_of_the_launcher_stops_the_job(train: Train) -> None:
     job = train(num_workers=1, num_epochs=100)
-    job.until(lambda: job.steps() >= 5, "step 5")
+    job.reaches_step(5)
     job.process.kill()
     job.process.communicate()
     gone = psutil_wait(job.home)

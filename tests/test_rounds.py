@@ -67,7 +67,9 @@ def training(*ids: int, others: tuple[Worker, ...] = (), **more: object) -> Stat
     """A round 3 of workers `ids`, in progress since step 5."""
     members = [Worker(id, WorkerState.TRAINING, 50.0, "host", Position(step=5, offset=320)) for id in ids]
     round = Round(3, ids, "start", synchronize=False, position=Position(step=5, offset=320))
-    return gathering(*members, *others, **({"phase": Phase.TRAINING, "round": round, "cause": ""} | more))
+    target = more.pop("target", None)
+    state = gathering(*members, *others, target=target if isinstance(target, int) else None)
+    return replace(state, **({"phase": Phase.TRAINING, "round": round, "cause": ""} | more))  # type: ignore[arg-type]
 
 
 # Keeping workers alive.

@@ -14,12 +14,12 @@ import pytest
 pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
 
 import keras
-import ring_member
 import tensorflow as tf
 
 from edl_allreduce.worker.ring import Ring
 from edl_allreduce.worker.step import TrainStep
 from rendezvous.store import RoundStore
+from tests import ring_member
 
 
 @pytest.fixture

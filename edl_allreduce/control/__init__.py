@@ -1,1 +1,1 @@
-"""The control protocol of coordinator, workers and launcher: `control.proto` and the code that scripts/protos.sh generates from it."""
+"""What coordinator, workers and launcher say to each other: `control.proto`, and what scripts/protos.sh makes of it."""
