@@ -388,6 +388,8 @@ def _gathering(state: State, now: float, policy: Policy) -> tuple[State, list[Ef
         return replace(_put(state, exporting), phase=Phase.EXPORTING), [AskToExport(chosen.id)]
     if len(ready) < policy.min_workers or (furthest is None and _worth_waiting(state, ready, now, policy)):
         return state, []
+    if furthest is None and state.round is not None and state.round.position != Position():
+        state = replace(state, cause=f"{state.cause}; nobody is left who has the weights: training starts again")
     new = _form(state, ready, furthest or Position())
     members = {id: replace(state.workers[id], state=WorkerState.TRAINING, since=now) for id in new.members}
     state = replace(state, workers=state.workers | members, round=new, phase=Phase.TRAINING, cause="")

@@ -244,6 +244,7 @@ def test_when_all_are_lost_newcomers_start_anew() -> None:
     state, effects = decide(state, Greeted(10, "host"), Greeted(11, "host"), Ready(10), Ready(11))
     [begin] = effects
     assert isinstance(begin, BeginRound) and begin.round.position == Position() and begin.round.number == 4
+    assert begin.round.cause == "worker 1 x; nobody is left who has the weights: training starts again"
 
 
 # Leaving.
