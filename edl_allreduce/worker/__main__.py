@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 import signal
@@ -25,6 +26,7 @@ def main() -> int:
     host, port = arguments.coordinator.rsplit(":", 1)
     hello = pb.Hello(worker_id=arguments.worker_id, host=arguments.host, pid=os.getpid())
     session = Session(arguments.coordinator, read_token(), hello)
+    session.on_abandon = functools.partial(os._exit, 1)  # while it prepares: nothing is lost, and nothing can interrupt
     session.start()
     prepared = threading.Event()
     threading.Thread(target=_await_term, args=(term, session, prepared), name="signals", daemon=True).start()
@@ -58,8 +60,8 @@ def _work(session: Session, prepared: threading.Event, worker_id: int, host: str
     from edl_allreduce.worker.worker import Worker
 
     ring = Ring(own_address(host, port), spared=(host, port))
-    session.on_abandon = ring.sever
     worker = Worker(message.welcome, worker_id, session, ring, host)
+    session.on_abandon = ring.sever
     prepared.set()
     worker.run()
     return 0
@@ -98,6 +100,7 @@ def _await_term(term: socket.socket, session: Session, prepared: threading.Event
 
 def _report(session: Session, error: str, exit_code: int) -> int:
     """Tells the coordinator, and waits for its word: it would take an early end for an accident."""
+    session.on_abandon = lambda: None
     session.broke(error, exit_code)
     while (message := session.inbox.get()) is not None:
         if message.HasField("stop"):

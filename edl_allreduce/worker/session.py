@@ -136,7 +136,8 @@ class Session:
         except grpc.RpcError as error:
             if not self._closed.is_set():
                 log.error("the coordinator is gone: %s", error.details() if isinstance(error, grpc.Call) else error)
-        self.on_abandon()
+        if not self._closed.is_set():
+            self.on_abandon()
         self.inbox.put(None)
 
     def _handle(self, message: pb.ToWorker) -> None:
