@@ -8,7 +8,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,40 @@ def test_a_hung_worker_is_dropped_and_replaced(train: Train, records: int) -> No
     assert_done(run)
     assert run.rounds[1]["cause"] == "worker 1 was silent for 1.5 s" and run.rounds[1]["members"] == [0]
     assert_each_record_once(run, records, 6 * EPOCHS)
+
+
+def test_scaling_from_python(tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import launcher
+
+    monkeypatch.setenv("EDL_HOME", str(tmp_path))
+    monkeypatch.chdir(REPOSITORY)
+    job = launcher.train(
+        model_zoo="model_zoo",
+        model_def="digits.Classifier",
+        data=f"{digits}/train/*.recordio",
+        output=tmp_path / "output",
+        num_epochs="1000",  # strings will do: SQL has nothing else
+        params="hidden_units=32, learning_rate=0.005",
+        wait=False,
+        quiet=True,
+    )
+    assert job is not None
+
+    def sizes() -> Iterator[int]:
+        for status in job.watch():
+            yield len([worker for worker in status.workers if worker.rank >= 0])
+
+    assert next(size for size in sizes() if size) == 1
+    job.scale(2)
+    assert next(size for size in sizes() if size != 1) in (0, 2)
+    next(size for size in sizes() if size == 2)
+    job.scale(1)
+    next(size for size in sizes() if size == 1)
+    assert job.status().position.step > 0
+    causes = [each.cause for each in job.status().rounds]
+    job.stop()
+    assert causes == ["start", "worker 1 joined", "worker 1 left"]
+    assert job.exit_code == 6 and left_over(tmp_path) == []
 
 
 def test_minibatch_size_is_per_worker(train: Train, records: int) -> None:
