@@ -29,9 +29,10 @@ EXAMPLE = {"image": tf.io.FixedLenFeature([64], tf.float32), "label": tf.io.Fixe
 class Classifier(keras.Model):
     """Two convolutions and a hidden layer; gives 10 logits.
 
-    No dropout, and smooth on purpose (GELU, average pooling, an epsilon of 1e-4 in Adam): the last digits of float
-    sums, which depend on how a batch is split, then stay last digits, and runs with different numbers of workers can
-    be laid over each other. With ReLU, maximum pooling and Keras's epsilon the same noise grows to percents in 100 steps.
+    No dropout, and smooth on purpose (GELU, average pooling, smoothed labels, an epsilon of 1e-4 in Adam): the last
+    digits of float sums, which depend on how a batch is split, then stay last digits, and runs with different numbers
+    of workers can be laid over each other. With ReLU, maximum pooling and Keras's epsilon the same noise grows to
+    percents in 100 steps.
 
     Args:
         hidden_units: width of the hidden layer.
