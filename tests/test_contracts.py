@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from zoo import GOOD, spec_of, write_zoo
 
 from edl_allreduce.contracts import Mode, TrainingModel, load
+from tests.zoo import GOOD, spec_of, write_zoo
 
 RECORDS = [b"1", b"2", b"3", b"4", b"5"]
 

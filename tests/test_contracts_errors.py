@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
-from zoo import GOOD, HEAD_LINES, line_of, spec_of, write_zoo
 
 from edl_allreduce.contracts import TrainingModel, load
 from edl_allreduce.contracts.user_errors import MAX_LENGTH, explain, user_code
 from edl_allreduce.errors import EdlError, ModelError, UsageError
+from tests.zoo import GOOD, HEAD_LINES, line_of, spec_of, write_zoo
 
 CLASS = (
     """
@@ -126,9 +126,10 @@ def test_elasticdl_file_that_lacks_something(tmp_path: Path) -> None:
     [
         (
             "unit=3",
-            "zoo/line.py: there is no parameter 'unit' (did you mean 'units'?); Line takes units, rate; default_input takes record",
+            "zoo/line.py: there is no parameter 'unit' (did you mean 'units'?); Line takes units, rate",
         ),
-        ("sugar=3", "zoo/line.py: there is no parameter 'sugar'; Line takes units, rate; default_input takes record"),
+        ("sugar=3", "zoo/line.py: there is no parameter 'sugar'; Line takes units, rate"),
+        ("record='x'", "zoo/line.py: there is no parameter 'record'; Line takes units, rate"),
     ],
 )
 def test_unknown_params(tmp_path: Path, params: str, expected: str) -> None:
@@ -191,6 +192,7 @@ def test_function_that_makes_no_model(tmp_path: Path, made: str, expected: str) 
             {"input_fn": "lime.parse"},
             "--input_fn: 'lime.parse' needs the file zoo/lime.py or zoo/lime/__init__.py, which does not exist (did you mean 'line'?)",
         ),
+        ({"input_fn": "line.Line"}, "--input_fn=line.Line: expected a function of a record, got <class 'line.Line'>"),
         ({"loss": "line.mse"}, "zoo/line.py has no 'mse'"),
         (
             {"optimizer": "keras"},
@@ -240,6 +242,18 @@ def test_loss_of_another_kind(tmp_path: Path, loss: str, expected: str) -> None:
 )
 def test_input_function_that_returns_something_else(tmp_path: Path, returned: str, expected: str) -> None:
     code = CLASS.replace("return tf.stack([number, 1.0]), number", f"return {returned}")
+    assert told(tmp_path, code) == f"zoo/line.py: Line.default_input: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (CLASS.replace("(self, record)", "(self, record, scale)"), 'needs scale; give --params="scale=…"'),
+        (CLASS.replace("(self, record)", "(self)"), "expected a function of a record, got one without parameters"),
+        (without("default_input") + "\n    default_input = 3\n", "expected a function of a record, got 3"),
+    ],
+)
+def test_input_function_that_cannot_be_called(tmp_path: Path, code: str, expected: str) -> None:
     assert told(tmp_path, code) == f"zoo/line.py: Line.default_input: {expected}"
 
 
@@ -419,7 +433,7 @@ def test_error_in_a_branch_and_in_a_gradient_is_placed_by_the_operation_around(t
 @tf.custom_gradient
 def fragile(x):
     def gradient(upstream):
-        return upstream * tf.gather([1.0], tf.cast(tf.reduce_sum(x) * 0, tf.int32) + 5)
+        return upstream * tf.gather([1.0], tf.cast(tf.reduce_sum(x) < 0, tf.int32))
     return x, gradient
 """
     zoo = write_zoo(tmp_path, line=CLASS.replace("return self.dense(inputs)", call) + code)

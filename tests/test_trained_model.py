@@ -17,12 +17,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from zoo import GOOD, line_of, write_zoo
 
 from edl_allreduce import contracts, parameters, storage, trained_model
 from edl_allreduce.errors import DataError, EdlError, ModelError, UsageError
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.trained_model_pb2 import TrainedModel
+from tests.zoo import GOOD, line_of, write_zoo
 
 SUBCLASS = """
 class Block(keras.layers.Layer):

@@ -7,14 +7,16 @@ parameter is called `dataset` (ElasticDL's `feed` and `dataset_fn`).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from edl_allreduce.contracts.arguments import takes
+from edl_allreduce.contracts.arguments import Takes, takes
 from edl_allreduce.contracts.base import Input, Metadata, Mode, is_vectorised
 from edl_allreduce.errors import ModelError
 
@@ -34,16 +36,26 @@ def input_from(function: Callable[..., Any], params: Mapping[str, Any], mode: Mo
     Raises:
         ModelError: it does not give (features, labels), or not one element per record.
     """
-    if not callable(function):
+    if not callable(function) or inspect.isclass(function):
         raise ModelError(f"{where}: expected a function of a record, got {function!r}")
-    signature = takes(function)
-    if not signature.names:
+    if not takes(function).names:
         raise ModelError(f"{where}: expected a function of a record, got one without parameters")
-    if signature.names[0] == "dataset":
+    if takes(function).names[0] == "dataset":
         return _of_dataset(function, mode, where)
-    given = {**params, "mode": mode}
-    chosen = {name: given[name] for name in signature.names[1:] if name in given}
+    signature, given = params_of(function), {**params, "mode": mode}
+    missing = [name for name in signature.required if name not in given]
+    if missing:
+        raise ModelError(f'{where}: needs {missing[0]}; give --params="{missing[0]}=…"')
+    chosen = {name: given[name] for name in signature.names if name in given}
     return _of_records(functools.partial(function, **chosen), is_vectorised(function), mode, where)
+
+
+def params_of(function: Any) -> Takes:
+    """What an input function takes besides the records; a function of a dataset takes no params."""
+    if not callable(function) or inspect.isclass(function) or takes(function).names[:1] == ("dataset",):
+        return Takes((), (), False)
+    names, required, _ = dataclasses.astuple(takes(function))
+    return Takes(names[1:], tuple(name for name in required if name in names[1:]), False)
 
 
 def _of_records(function: Callable[[Any], Any], batch: bool, mode: Mode, where: str) -> Input:

@@ -11,7 +11,7 @@ import keras
 
 from edl_allreduce.contracts.arguments import Takes, check_all_taken, check_required, is_loss, takes
 from edl_allreduce.contracts.base import Mode, TrainingModel
-from edl_allreduce.contracts.inputs import input_from
+from edl_allreduce.contracts.inputs import input_from, params_of
 from edl_allreduce.contracts.losses import keras_loss, loss_from
 from edl_allreduce.contracts.optimizers import keras_optimizer_class, optimizer_from
 from edl_allreduce.contracts.resolve import Definition, find_override
@@ -153,7 +153,7 @@ def _takes(part: Part, params: Mapping[str, Any]) -> Takes | None:
     """What the user's function takes that returns the part; None when the value is the part itself."""
     value = part.value
     if part.flag == "input_fn":
-        return takes(value) if callable(value) else None
+        return params_of(value)
     if not callable(value) or isinstance(value, (keras.losses.Loss, keras.optimizers.Optimizer)):
         return None
     if part.flag == "loss" and is_loss(value, params):
