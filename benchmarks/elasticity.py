@@ -3,9 +3,10 @@
     python benchmarks/elasticity.py [--kills=20] [--workers=3] [--data=PATTERN] [--seed=0] [--output=out/elasticity]
 
 Trains the digits model with 3 workers, kills one of them at a random moment (SIGKILL), waits until its replacement
-trains, and so on. Prints medians and spread, writes OUTPUT/elasticity.json, and draws OUTPUT/elasticity.png where
-matplotlib is installed. The pause is from the survivors' last step before to their first step after, so it
-contains one step; the time from the kill to that step is shorter.
+trains, and so on; then trains as many epochs with one worker to which nothing happens, and compares every step's loss.
+Prints medians and spread, writes OUTPUT/elasticity.json, and draws OUTPUT/elasticity.png where matplotlib is installed.
+The pause is from the survivors' last step before to their first step after, so it contains one step; the time from the
+kill to that step is shorter.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import fire
 import launcher
 
 BATCH = 128
+LEARNING_RATE = 0.0002  # slow, so that there is a curve to compare while workers come and go
 
 
 def measure(
@@ -47,7 +49,10 @@ def measure(
         output: folder for results.
     """
     shutil.rmtree(output, ignore_errors=True)
-    history = _disturbed_run(kills, workers, data, seed, f"{output}/model")
+    history = _disturbed(kills, workers, data, seed, f"{output}/disturbed")
+    last = max(line["epoch"] for line in history if "loss" in line)  # it was stopped in the middle of that epoch
+    calm = _losses(_history(_train(data, f"{output}/undisturbed", num_epochs=last)))
+    stormy = {step: loss for step, loss in _losses(history).items() if step in calm}
     rounds = [line for line in history if "cause" in line]
     pauses = {line["round"]: line["paused_seconds"] for line in history if "paused_seconds" in line}
     joined = [pauses[each["round"]] for each in rounds if each["cause"].endswith("joined") and each["round"] in pauses]
@@ -61,29 +66,40 @@ def measure(
         "step": _summary(steps),
         "pause when a worker is killed": _summary(failed),
         "pause when a worker joins": _summary(joined),
+        "steps compared": len(stormy),
+        "largest relative difference of a step's loss": max(abs(stormy[step] / calm[step] - 1) for step in calm),
     }
     Path(output).mkdir(parents=True, exist_ok=True)
     Path(output, "elasticity.json").write_text(json.dumps(result, indent=2) + "\n")
     for name, value in result.items():
         print(f"{name}: {value}")
-    _draw(history, rounds, Path(output, "elasticity.png"))
+    _draw(stormy, calm, rounds, Path(output, "elasticity.png"))
 
 
-def _disturbed_run(kills: int, workers: int, data: str, seed: int, output: str) -> list[dict[str, Any]]:
-    chance = random.Random(seed)
-    job = launcher.train(
+def _train(data: str, output: str, **flags: Any) -> Any:
+    return launcher.train(
         model_zoo="model_zoo",
         model_def="digits.Classifier",
+        params=f"learning_rate={LEARNING_RATE}",
         data=data,
         output=output,
-        num_epochs=100_000,
         batch_size=BATCH,
-        num_workers=workers,
-        gather_timeout=60,
         quiet=True,
-        wait=False,
+        **flags,
     )
-    assert job is not None
+
+
+def _history(job: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (job.folder / "history.jsonl").read_text().splitlines()]
+
+
+def _losses(history: list[dict[str, Any]]) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in history if "loss" in line}
+
+
+def _disturbed(kills: int, workers: int, data: str, seed: int, output: str) -> list[dict[str, Any]]:
+    chance = random.Random(seed)
+    job = _train(data, output, num_epochs=100_000, num_workers=workers, gather_timeout=60, wait=False)
     done = 0
     try:
         for status in job.watch():
@@ -101,7 +117,7 @@ def _disturbed_run(kills: int, workers: int, data: str, seed: int, output: str) 
     finally:
         job.stop()
     print(file=sys.stderr)
-    return [json.loads(line) for line in (job.folder / "history.jsonl").read_text().splitlines()]
+    return _history(job)
 
 
 def _summary(values: list[float]) -> dict[str, float]:
@@ -111,7 +127,7 @@ def _summary(values: list[float]) -> dict[str, float]:
     return {"count": len(values)} | {name: round(value, 4) for name, value in numbers.items()}
 
 
-def _draw(history: list[dict[str, Any]], rounds: list[dict[str, Any]], path: Path) -> None:
+def _draw(stormy: dict[int, float], calm: dict[int, float], rounds: list[dict[str, Any]], path: Path) -> None:
     try:
         import matplotlib
     except ImportError:
@@ -120,24 +136,20 @@ def _draw(history: list[dict[str, Any]], rounds: list[dict[str, Any]], path: Pat
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    steps = [line for line in history if "loss" in line]
-    ends, now = [], 0.0
-    for line in steps:
-        now += line["seconds"]
-        ends.append(now)
-    figure, (above, below) = pyplot.subplots(2, 1, figsize=(9, 5), sharex=True, height_ratios=[2, 1])
-    above.semilogy(ends, [line["loss"] for line in steps], linewidth=0.8)
-    above.set_ylabel("loss")
-    at = {line["step"]: end for line, end in zip(steps, ends, strict=True)}
-    formed = [(at.get(each["first_step"], 0.0), each) for each in rounds]
-    below.step([when for when, _ in formed], [len(each["members"]) for _, each in formed], where="post")
-    below.set_ylabel("workers")
-    below.set_ylim(bottom=0)
-    below.set_xlabel("seconds of training")
-    for when, each in formed[1:]:
-        color = "tab:green" if each["cause"].endswith("joined") else "tab:red"
-        above.axvline(when, color=color, linewidth=0.6)
-    figure.suptitle("A worker killed (red), its replacement joined (green): the loss curve goes on")
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(9, 4.5), sharex=True, height_ratios=[3, 1])
+    above.plot(list(calm), list(calm.values()), color="0.75", linewidth=4, label="1 worker, undisturbed")
+    above.plot(list(stormy), list(stormy.values()), color="tab:blue", linewidth=0.8, label="3 workers, some killed")
+    above.set_ylabel("loss of a step")
+    above.legend(loc="upper right", frameon=False)
+    first = [each["first_step"] for each in rounds]
+    below.step([*first, len(calm)], [len(each["members"]) for each in [*rounds, rounds[-1]]], where="post")
+    below.set(ylabel="workers", xlabel="step", ylim=(0, 3.5), xlim=(0, len(calm)))
+    for each in rounds[1:]:
+        if not each["cause"].endswith("joined"):
+            above.axvline(each["first_step"], color="tab:red", linewidth=0.8)
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("kill -9 of a worker (red lines) does not show in the loss")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     print(f"picture: {path}")

@@ -20,7 +20,7 @@ from edl_allreduce.dataset import Dataset, make_dataset
 from edl_allreduce.errors import DataError, EdlError
 from edl_allreduce.job_folder import JobFolder, write_whole
 from edl_allreduce.spec import JobSpec
-from rendezvous import rounds
+from rendezvous import events
 from rendezvous.coordinator import Coordinator
 from rendezvous.provisioner.local import LocalProvisioner
 from rendezvous.service import serve
@@ -86,12 +86,12 @@ def _stop_on_signals(coordinator: Coordinator) -> None:
     """SIGTERM and SIGINT stop the job; so does the end of standard input: then the launcher has died."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, coordinator.tell, rounds.Stopped(f"stopped by {number.name}"))
+        loop.add_signal_handler(number, coordinator.tell, events.Stopped(f"stopped by {number.name}"))
 
     def input_ended() -> None:
         if not os.read(sys.stdin.fileno(), 4096):
             loop.remove_reader(sys.stdin.fileno())
-            coordinator.tell(rounds.Stopped("its launcher has ended"))
+            coordinator.tell(events.Stopped("its launcher has ended"))
 
     with contextlib.suppress(PermissionError):  # a file or /dev/null cannot be watched: then nobody holds a pipe
         loop.add_reader(sys.stdin.fileno(), input_ended)

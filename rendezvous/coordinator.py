@@ -13,9 +13,9 @@ from edl_allreduce.control.position import position_from_message, position_to_me
 from edl_allreduce.dataset import Dataset
 from edl_allreduce.position import Schedule, deal_lanes
 from edl_allreduce.spec import JobSpec
-from rendezvous import rounds
+from rendezvous import events, rounds
 from rendezvous.provisioner import Provisioner
-from rendezvous.rounds import Policy, State, WorkerState
+from rendezvous.state import Policy, Round, State, WorkerState
 from rendezvous.store import RoundStore
 from rendezvous.telemetry import Telemetry
 
@@ -82,7 +82,7 @@ class Coordinator:
     def start(self, provisioner: Provisioner) -> None:
         """Starts the first workers."""
         self._provisioner = provisioner
-        self.tell(rounds.Tick())
+        self.tell(events.Tick())
 
     async def close(self) -> None:
         """Returns when every worker has ended and the store is closed."""
@@ -94,11 +94,11 @@ class Coordinator:
         """Seconds of the coordinator's clock."""
         return self._clock()
 
-    def tell(self, event: rounds.Event) -> None:
+    def tell(self, event: events.Event) -> None:
         """Takes note of an event and does what follows from it."""
         before = self.state.phase
         self.state, effects = rounds.decide(self.state, event, self._clock(), self._policy)
-        if not isinstance(event, rounds.Tick) or effects:
+        if not isinstance(event, events.Tick) or effects:
             log.info("%s: %s", event, ", ".join(map(str, effects)) or "noted")
         for effect in effects:
             self._do(effect)
@@ -117,7 +117,7 @@ class Coordinator:
         presence = Presence(asyncio.Queue(), self._clock(), hello.pid)
         self.presences[hello.worker_id] = presence
         presence.outbox.put_nowait(pb.ToWorker(welcome=self._welcome))
-        self.tell(rounds.Greeted(hello.worker_id, hello.host))
+        self.tell(events.Greeted(hello.worker_id, hello.host))
         self._watch(hello.worker_id)
         return presence
 
@@ -132,17 +132,17 @@ class Coordinator:
                 self.telemetry.heard(message.progress, presence.heard)
                 self.changed.set()
             case "ready":
-                self.tell(rounds.Ready(worker_id))
+                self.tell(events.Ready(worker_id))
             case "parted":
                 parted = message.parted
                 error = parted.error if parted.failed else None
-                self.tell(rounds.Parted(worker_id, parted.round, position_from_message(parted.position), error))
+                self.tell(events.Parted(worker_id, parted.round, position_from_message(parted.position), error))
             case "leaving":
-                self.tell(rounds.Leaving(worker_id))
+                self.tell(events.Leaving(worker_id))
             case "broke":
-                self.tell(rounds.Broke(worker_id, message.broke.error, message.broke.exit_code))
+                self.tell(events.Broke(worker_id, message.broke.error, message.broke.exit_code))
             case "exported":
-                self.tell(rounds.Exported(worker_id))
+                self.tell(events.Exported(worker_id))
 
     def part_with(self, worker_id: int, why: str) -> None:
         """A worker's stream or process has ended."""
@@ -154,7 +154,7 @@ class Coordinator:
             return
         if not worker.leaving:
             self._provisioner_kill(worker_id)  # it may still be alive, cut off from us
-        self.tell(rounds.Lost(worker_id, why))
+        self.tell(events.Lost(worker_id, why))
 
     def _watch(self, worker_id: int) -> None:
         """Drops a worker that is silent for too long; looks when its newest message would be too old."""
@@ -173,31 +173,31 @@ class Coordinator:
 
     # Effects.
 
-    def _do(self, effect: rounds.Effect) -> None:
+    def _do(self, effect: events.Effect) -> None:
         match effect:
-            case rounds.StartWorker(id):
+            case events.StartWorker(id):
                 assert self._provisioner
                 self._provisioner.start(id)
-            case rounds.BeginRound(new):
+            case events.BeginRound(new):
                 self._begin(new)
-            case rounds.AskToPart(number, members):
+            case events.AskToPart(number, members):
                 self._send(members, pb.ToWorker(reform=pb.Reform(round=number)))
-            case rounds.AbandonRound(number, members):
+            case events.AbandonRound(number, members):
                 self._close_store()
                 self._send(members, pb.ToWorker(abandon=pb.Abandon(round=number)))
-            case rounds.AskToLeave(id):
+            case events.AskToLeave(id):
                 self._send((id,), pb.ToWorker(leave=pb.Leave()))
-            case rounds.AskToExport(id):
+            case events.AskToExport(id):
                 self._send((id,), pb.ToWorker(export=pb.Export()))
-            case rounds.Drop(id, why):
+            case events.Drop(id, why):
                 log.warning("worker %d is dropped: it %s", id, why)
                 self._provisioner_kill(id)
                 self.part_with(id, why)
-            case rounds.EndJob():
+            case events.EndJob():
                 self._send(tuple(self.presences), pb.ToWorker(stop=pb.Stop(reason=self.state.verdict)))
                 self.ended.set()
 
-    def _begin(self, new: rounds.Round) -> None:
+    def _begin(self, new: Round) -> None:
         self._close_store()
         if len(new.members) > 1:
             self._store = RoundStore(self._address)
@@ -238,4 +238,4 @@ class Coordinator:
         deadline = rounds.next_deadline(self.state, self._policy)
         if deadline is not None and not self.state.phase.ended:
             wait = max(0.0, deadline - self._clock())
-            self._tick = asyncio.get_running_loop().call_later(wait, self.tell, rounds.Tick())
+            self._tick = asyncio.get_running_loop().call_later(wait, self.tell, events.Tick())

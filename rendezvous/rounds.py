@@ -10,265 +10,32 @@ a clock, so that every transition can be tested on its own.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 
 from edl_allreduce.position import Position
-
-FAILED_EXIT_CODE = 6  # JobFailed
-STOPPED_EXIT_CODE = 130  # as a shell says it of an interrupted program
-
-
-class Phase(str, Enum):
-    """What the job as a whole is doing."""
-
-    GATHERING = "gathering"
-    TRAINING = "training"
-    PARTING = "parting"
-    EXPORTING = "exporting"
-    DONE = "done"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing happens any more."""
-        return self in (Phase.DONE, Phase.FAILED, Phase.STOPPED)
-
-
-class WorkerState(str, Enum):
-    """What one worker is doing."""
-
-    STARTING = "starting"  # its process has been started and has not said anything yet
-    PREPARING = "preparing"  # building the model, tracing the step
-    READY = "ready"  # waits for a round
-    TRAINING = "training"  # in a round
-    EXPORTING = "exporting"
-
-
-@dataclass(frozen=True)
-class Worker:
-    """A worker as the coordinator knows it.
-
-    Attributes:
-        position: how far its weights are; None for a newcomer whose weights must come from another member.
-        since: when it entered its state, in seconds of the coordinator's clock.
-        leaving: it has been told to go, or has said that it goes.
-    """
-
-    id: int
-    state: WorkerState
-    since: float
-    host: str = ""
-    position: Position | None = None
-    leaving: bool = False
-
-
-@dataclass(frozen=True)
-class Round:
-    """A numbered set of members. Rank = place in `members`; rank 0 is the source of the weights.
-
-    Attributes:
-        cause: why it began, for people.
-        synchronize: whether rank 0's state is broadcast first.
-        position: where it starts.
-    """
-
-    number: int
-    members: tuple[int, ...]
-    cause: str
-    synchronize: bool
-    position: Position
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The limits within which the job decides; seconds and counts.
-
-    Attributes:
-        finished: whether a position is the end of the job.
-        max_early_deaths: so many workers in a row that die before they are ready end the job.
-        max_barren_rounds: so many rounds in a row that fail without a step and without a lost worker end the job.
-    """
-
-    finished: Callable[[Position], bool]
-    min_workers: int = 1
-    gather_timeout: float = 5.0
-    part_timeout: float = 30.0
-    max_early_deaths: int = 3
-    max_barren_rounds: int = 3
-
-
-@dataclass(frozen=True)
-class State:
-    """All that membership decisions rest on.
-
-    Attributes:
-        target: how many workers should be alive.
-        next_id: of the next worker; ids are never used again.
-        round: the newest round, in progress or not.
-        round_failed: it cannot go on: a member was lost, or a reduction failed.
-        cause: why the next round will begin.
-        deadline: when members that have not parted are dropped; None while parting is not enforced.
-        early_deaths: workers lost in a row before they were ready.
-        barren_rounds: rounds in a row that failed without a step and without a lost worker.
-        verdict, exit_code: how the job ended.
-    """
-
-    target: int
-    phase: Phase = Phase.GATHERING
-    workers: dict[int, Worker] = dataclasses.field(default_factory=dict)
-    round: Round | None = None
-    next_id: int = 0
-    round_failed: bool = False
-    cause: str = "start"
-    deadline: float | None = None
-    early_deaths: int = 0
-    barren_rounds: int = 0
-    verdict: str = ""
-    exit_code: int = 0
-
-
-# Events: what has happened.
-@dataclass(frozen=True)
-class Greeted:
-    """A worker has opened its stream."""
-
-    id: int
-    host: str
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A worker could train now."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class Parted:
-    """A worker has left its round with its weights at `position`."""
-
-    id: int
-    round: int
-    position: Position
-    error: str | None = None  # None: all members agreed to part after this step
-
-
-@dataclass(frozen=True)
-class Leaving:
-    """A worker has been told to go by somebody else."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class Lost:
-    """A worker's stream or process has ended, or it has been silent for too long."""
-
-    id: int
-    why: str
-
-
-@dataclass(frozen=True)
-class Broke:
-    """The user's code or data failed on a worker, and would fail again."""
-
-    id: int
-    error: str
-    exit_code: int
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A worker has written the trained model."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """Somebody wants another number of workers."""
-
-    target: int
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """Somebody wants the job to end."""
-
-    why: str
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Nothing but time has passed."""
-
-
-Event = Greeted | Ready | Parted | Leaving | Lost | Broke | Exported | Scaled | Stopped | Tick
-
-
-# Effects: what is to be done.
-@dataclass(frozen=True)
-class StartWorker:
-    """Start a worker process (or pod) with this id."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class BeginRound:
-    """Open the round's store and tell every member."""
-
-    round: Round
-
-
-@dataclass(frozen=True)
-class AskToPart:
-    """Ask these members to part after their next step."""
-
-    round: int
-    members: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class AbandonRound:
-    """Tell these members that the round has failed."""
-
-    round: int
-    members: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class AskToLeave:
-    """Tell a worker to finish its step and end."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class AskToExport:
-    """Tell a worker to write the trained model."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class Drop:
-    """End a worker by force."""
-
-    id: int
-    why: str
-
-
-@dataclass(frozen=True)
-class EndJob:
-    """Stop every worker; the job is over."""
-
-
-Effect = StartWorker | BeginRound | AskToPart | AbandonRound | AskToLeave | AskToExport | Drop | EndJob
+from rendezvous.events import (
+    AbandonRound,
+    AskToExport,
+    AskToLeave,
+    AskToPart,
+    BeginRound,
+    Broke,
+    Drop,
+    Effect,
+    EndJob,
+    Event,
+    Exported,
+    Greeted,
+    Leaving,
+    Lost,
+    Parted,
+    Ready,
+    Scaled,
+    StartWorker,
+    Stopped,
+)
+from rendezvous.state import FAILED_EXIT_CODE, STOPPED_EXIT_CODE, Phase, Policy, Round, State, Worker, WorkerState
 
 
 def decide(state: State, event: Event, now: float, policy: Policy) -> tuple[State, list[Effect]]:

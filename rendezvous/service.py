@@ -12,7 +12,7 @@ import grpc
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control import control_pb2_grpc
-from rendezvous import rounds
+from rendezvous import events
 from rendezvous.coordinator import Coordinator
 from rendezvous.status import make_status
 
@@ -70,12 +70,12 @@ class Service(control_pb2_grpc.CoordinatorServicer):
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, f"num_workers: expected 1 to {MAX_WORKERS}, got {request.num_workers}"
             )
-        self._coordinator.tell(rounds.Scaled(request.num_workers))
+        self._coordinator.tell(events.Scaled(request.num_workers))
         return pb.Empty()
 
     async def Stop(self, request: pb.StopRequest, context: Any) -> pb.Empty:
         """Ends the job."""
-        self._coordinator.tell(rounds.Stopped(request.reason or "stopped by request"))
+        self._coordinator.tell(events.Stopped(request.reason or "stopped by request"))
         return pb.Empty()
 
 

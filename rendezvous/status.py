@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.position import position_to_message
-from rendezvous.rounds import Phase, State, Worker, WorkerState
+from rendezvous.state import Phase, State, Worker, WorkerState
 
 if TYPE_CHECKING:
     from rendezvous.coordinator import Coordinator

@@ -8,7 +8,7 @@ import pytest
 
 from edl_allreduce.position import Position
 from rendezvous import rounds
-from rendezvous.rounds import (
+from rendezvous.events import (
     AbandonRound,
     AskToExport,
     AskToLeave,
@@ -24,18 +24,13 @@ from rendezvous.rounds import (
     Leaving,
     Lost,
     Parted,
-    Phase,
-    Policy,
     Ready,
-    Round,
     Scaled,
     StartWorker,
-    State,
     Stopped,
     Tick,
-    Worker,
-    WorkerState,
 )
+from rendezvous.state import Phase, Policy, Round, State, Worker, WorkerState
 
 END = Position(step=100, epoch=1)
 POLICY = Policy(finished=lambda position: position >= END, gather_timeout=5.0, part_timeout=30.0)
