@@ -118,7 +118,7 @@ def test_data_that_could_not_be_made_leaves_nothing(tmp_path: Path, monkeypatch:
         raise OSError("disk full")
 
     monkeypatch.setattr(recordio.Writer, "write", full)
-    with pytest.raises(StorageError, match="disk full$"):
+    with pytest.raises(StorageError, match=r"disk full$"):
         tables.make_table(str(tmp_path / "iris"), "iris")
     assert list((tmp_path / "iris").iterdir()) == []
 
