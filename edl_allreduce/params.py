@@ -21,8 +21,9 @@ def parse_params(text: str, flag: str = "params") -> dict[str, Any]:
             warnings.simplefilter("ignore")  # what Python finds odd in a literal is no news to this user
             call = ast.parse(f"_({text}\n)", mode="eval").body
     except SyntaxError as error:
-        if (error.lineno or 1) > text.count("\n") + 1:  # Python stumbled over the bracket that is ours
-            raise _unreadable(flag, text, "a bracket or quote is not closed") from None
+        ours = (error.lineno or 1) > text.count("\n") + 1  # Python stumbled over the last bracket
+        if ours and "does not match" in error.msg:
+            raise _unreadable(flag, text, "a bracket is not closed") from None
         column = max(0, (error.offset or 3) - 3)
         raise _unreadable(flag, text, f"{error.msg} near {text[column : column + 20]!r}") from None
     except (ValueError, RecursionError, MemoryError):  # a null byte before Python 3.12; nested too deeply
