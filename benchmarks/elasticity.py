@@ -140,7 +140,7 @@ def _draw(stormy: dict[int, float], calm: dict[int, float], rounds: list[dict[st
     above.plot(list(calm), list(calm.values()), color="0.75", linewidth=4, label="1 worker, undisturbed")
     above.plot(list(stormy), list(stormy.values()), color="tab:blue", linewidth=0.8, label="3 workers, some killed")
     above.set_ylabel("loss of a step")
-    above.legend(loc="upper right", frameon=False)
+    above.legend(loc="upper right", framealpha=1, edgecolor="none")
     first = [each["first_step"] for each in rounds]
     below.step([*first, len(calm)], [len(each["members"]) for each in [*rounds, rounds[-1]]], where="post")
     below.set(ylabel="workers", xlabel="step", ylim=(0, 3.5), xlim=(0, len(calm)))
