@@ -29,7 +29,7 @@ lint: $(VENV)/.dev ## style and format (ruff), layers (import-linter)
 type: $(VENV)/.dev ## types (mypy --strict)
 	@$(PY) -m mypy
 
-bench: $(VENV)/.demo $(DIGITS)/.made ## the measurements of benchmarks/, one after the other
+bench: $(VENV)/.dev $(DIGITS)/.made ## the measurements of benchmarks/, one after the other
 	@ls benchmarks/*.py >/dev/null
 	@for script in benchmarks/*.py; do echo "==> $$script"; $(PY) "$$script" || exit 1; done
 

@@ -32,6 +32,7 @@ EXTRAS = {
     "kubernetes": ["kubernetes>=31"],
     "docker": ["docker>=7.1"],
     "demo": ["scikit-learn>=1.5"],
+    "bench": ["matplotlib>=3.9"],
 }
 TOOLS = [
     # What s3fs brings anyway; named so that pip takes its one botocore first, instead of trying hundreds for moto.
@@ -51,7 +52,8 @@ TOOLS = [
     "types-PyYAML",
     "types-setuptools",
 ]
-EXTRAS["dev"] = [*TOOLS, *(line for name in ("gcs", "s3", "kubernetes", "docker", "demo") for line in EXTRAS[name])]
+USED_IN_TESTS = ("gcs", "s3", "kubernetes", "docker", "demo", "bench")
+EXTRAS["dev"] = [*TOOLS, *(line for name in USED_IN_TESTS for line in EXTRAS[name])]
 
 setup(
     name="edl_allreduce",
