@@ -195,6 +195,8 @@ class Coordinator:
                 self.part_with(id, why)
             case events.EndJob():
                 self._send(tuple(self.presences), pb.ToWorker(stop=pb.Stop(reason=self.state.verdict)))
+                for id in self.state.workers.keys() - self.presences.keys():
+                    self._provisioner_kill(id)  # it has not greeted yet, and cannot be told
                 self.ended.set()
 
     def _begin(self, new: Round) -> None:

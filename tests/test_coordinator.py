@@ -238,6 +238,7 @@ def test_scaling_and_stopping_by_call() -> None:
             await job.stub.Stop(pb.StopRequest(reason="enough"), metadata=job.metadata)
             seen = [each async for each in job.stub.Watch(pb.WatchRequest(), metadata=job.metadata)]
             assert [(each.phase, each.message, each.exit_code) for each in seen] == [("stopped", "enough", 130)]
+            assert sorted(job.provisioner.killed) == [0, 1, 2]  # they have not greeted yet, and cannot be told
 
     run(test)
 
