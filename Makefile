@@ -42,6 +42,10 @@ $(VENV)/.demo: $(HOUSE)
 	@scripts/bootstrap.sh $(VENV) worker,demo
 	@touch $@
 
+$(VENV)/.bench: $(HOUSE)
+	@scripts/bootstrap.sh $(VENV) worker,demo,bench
+	@touch $@
+
 $(VENV)/.dev: $(HOUSE)
 	@scripts/bootstrap.sh $(VENV) worker,dev
 	@touch $@
