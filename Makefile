@@ -42,10 +42,6 @@ $(VENV)/.demo: $(HOUSE)
 	@scripts/bootstrap.sh $(VENV) worker,demo
 	@touch $@
 
-$(VENV)/.bench: $(HOUSE)
-	@scripts/bootstrap.sh $(VENV) worker,demo,bench
-	@touch $@
-
 $(VENV)/.dev: $(HOUSE)
 	@scripts/bootstrap.sh $(VENV) worker,dev
 	@touch $@
