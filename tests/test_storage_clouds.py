@@ -17,6 +17,7 @@ import pytest
 
 from edl_allreduce import recordio, storage
 from edl_allreduce.errors import StorageError
+from tests.jobs import REPOSITORY, Job, left_over
 
 BUCKET = "training-data"
 
@@ -272,3 +273,28 @@ def test_a_process_that_used_a_cloud_ends_quietly(bucket: str) -> None:
         [sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60
     )
     assert (done.stdout, done.stderr, done.returncode) == ("False\n", "", 0)
+
+
+def test_a_job_from_bucket_to_bucket(bucket: str, tmp_path: Path) -> None:
+    """Data and model are objects; a worker is killed while the others' connections to the store are open."""
+    need("horovod", "sklearn")
+    local = tmp_path / "digits"
+    subprocess.run([sys.executable, "-m", "model_zoo.digits", "make", str(local)], cwd=REPOSITORY, check=True)
+    storage.upload_tree(str(local / "train"), storage.join(bucket, "digits"))
+    flags = {
+        "model_zoo": "model_zoo",
+        "model_def": "digits.Classifier",
+        "data": f"{bucket}/digits/*.recordio",
+        "output": f"{bucket}/model",
+        "num_epochs": 30,
+        "num_workers": 2,
+        "gather_timeout": 60,
+    }
+    job = Job(tmp_path / "home", flags)
+    job.reaches_step(20)
+    job.workers()[1].kill()
+    run = job.finish()
+    assert run.code == 0, run.text
+    assert sorted(run.losses) == list(range(1, 30 * 12 + 1))
+    assert storage.exists(f"{bucket}/model/trained_model.pb") and storage.size(f"{bucket}/model/params.safetensors") > 0
+    assert left_over(job.home) == []
