@@ -57,7 +57,8 @@ class Telemetry:
         """A worker has told of its steps."""
         if not self.rounds or message.round != self.rounds[-1].number:
             return
-        self.position = max(self.position, position_from_message(message.position))
+        if message.steps:  # only together with their loss
+            self.position = max(self.position, position_from_message(message.position))
         for step in message.steps:
             if step.step <= self._told:
                 continue

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from edl_allreduce.errors import StorageError, UsageError
@@ -232,8 +233,8 @@ class Running:
     def group(self, home: Path) -> int:
         """The process group of its only job."""
         [folder] = (home / "jobs").iterdir()
-        line = subprocess.run(["pgrep", "-f", f"rendezvous.*{folder}"], capture_output=True, text=True, check=True)
-        return int(line.stdout.split()[0])
+        words = {process.pid: process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])}
+        return next(pid for pid, line in words.items() if "rendezvous" in line and f"--job_folder={folder}" in line)
 
     def end(self) -> tuple[int, str]:
         """Exit code, and all that is still said on standard output."""

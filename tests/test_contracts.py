@@ -286,7 +286,7 @@ def test_keras_losses_are_what_fit_reports(tmp_path: Path, loss: str, labels: An
     inputs = keras.Input(outputs.shape[1:])
     same = keras.Model(inputs, keras.layers.Identity()(inputs))
     same.compile(loss=loss)
-    assert float(tf.reduce_mean(ours)) == pytest.approx(same.evaluate(outputs, labels, verbose=0), rel=1e-6)
+    assert float(tf.reduce_mean(ours)) == pytest.approx(same.evaluate(outputs, labels, verbose=0), rel=1e-5)
 
 
 def test_building_makes_the_variables_and_computes_nothing(tmp_path: Path) -> None:

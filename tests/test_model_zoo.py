@@ -176,7 +176,7 @@ def test_the_three_ways_to_write_the_digits_model_agree(data: Path) -> None:
         outputs = training.model(features, training=False)
         found.append((outputs.numpy(), float(tf.reduce_mean(training.loss(labels, outputs)))))
     for outputs, loss in found[1:]:
-        np.testing.assert_allclose(outputs, found[0][0], rtol=1e-6)
+        np.testing.assert_allclose(outputs, found[0][0], rtol=1e-5, atol=1e-6)  # threads sum in any order
         assert loss == pytest.approx(found[0][1])
 
 
