@@ -115,15 +115,15 @@ class Job:
         """Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
 
-    def finish(self) -> Run:
-        """Waits for the end; the text is what the command printed."""
-        text = self._rest()
+    def finish(self, patience: float = PATIENCE_SECONDS) -> Run:
+        """Waits for the end, at most `patience` seconds; the text is what the command printed."""
+        text = self._rest(patience)
         lines = self.history()
         return Run(self.process.returncode, text, next(iter((self.home / "jobs").glob("*")), self.home), lines)
 
-    def _rest(self) -> str:
+    def _rest(self, patience: float = PATIENCE_SECONDS) -> str:
         try:
-            return self.process.communicate(timeout=PATIENCE_SECONDS)[0]
+            return self.process.communicate(timeout=patience)[0]
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             raise

@@ -141,13 +141,13 @@ def test_killed_workers_change_nothing(train: Train, records: int) -> None:
         job.reaches_step(job.steps() + chance.randint(0, 12))
         members = [line for line in job.history() if "cause" in line][-1]["members"]
         job.workers()[chance.choice(members)].send_signal(signal.SIGKILL)
-    run = job.finish()
+    run = job.finish(patience=75.0 * kills)
     assert_done(run)
     assert_each_record_once(run, records, epochs)
     assert sorted(run.losses) == list(range(1, epochs * -(-records // BATCH) + 1))
     assert len([line for line in run.lines if "loss" in line]) == len(run.losses)  # no step was done again
     assert len(run.pauses) >= kills and statistics.median(run.pauses) < 1.0, run.pauses
-    undisturbed = train(num_workers=1, num_epochs=epochs).finish()
+    undisturbed = train(num_workers=1, num_epochs=epochs).finish(patience=75.0 * kills)
     for step in range(1, 201):
         assert run.losses[step] == pytest.approx(undisturbed.losses[step], rel=1e-3)
     for name, value in weights(run).items():
