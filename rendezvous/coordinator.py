@@ -206,11 +206,10 @@ class Coordinator:
         self.first_round_at = self.first_round_at or self._clock()
         self.telemetry.began(new.number, new.members, new.cause, new.position)
         lanes = deal_lanes(self.dataset.lanes, [1.0] * len(new.members))
-        for rank, (id, own) in enumerate(zip(new.members, lanes, strict=True)):
+        for id, own in zip(new.members, lanes, strict=True):
             message = pb.Round(
                 number=new.number,
-                rank=rank,
-                size=len(new.members),
+                members=new.members,
                 store_port=self._store.port if self._store else 0,
                 synchronize=new.synchronize,
                 position=position_to_message(new.position),

@@ -11,10 +11,54 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _Activity:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ActivityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Activity.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    WAITING: _Activity.ValueType  # 0
+    """for the coordinator; also while it prepares"""
+    JOINING: _Activity.ValueType  # 1
+    """connecting to the other members"""
+    SYNCHRONIZING: _Activity.ValueType  # 2
+    """receiving rank 0's state"""
+    READING: _Activity.ValueType  # 3
+    """waiting for its records"""
+    COMPUTING: _Activity.ValueType  # 4
+    """forward and backward pass"""
+    REDUCING: _Activity.ValueType  # 5
+    """its own part of the step is done: it waits for the others"""
+    LEAVING_RING: _Activity.ValueType  # 6
+
+class Activity(_Activity, metaclass=_ActivityEnumTypeWrapper): ...
+
+WAITING: Activity.ValueType  # 0
+"""for the coordinator; also while it prepares"""
+JOINING: Activity.ValueType  # 1
+"""connecting to the other members"""
+SYNCHRONIZING: Activity.ValueType  # 2
+"""receiving rank 0's state"""
+READING: Activity.ValueType  # 3
+"""waiting for its records"""
+COMPUTING: Activity.ValueType  # 4
+"""forward and backward pass"""
+REDUCING: Activity.ValueType  # 5
+"""its own part of the step is done: it waits for the others"""
+LEAVING_RING: Activity.ValueType  # 6
+global___Activity = Activity
 
 @typing.final
 class Empty(google.protobuf.message.Message):
@@ -119,6 +163,9 @@ class FromWorker(google.protobuf.message.Message):
     LEAVING_FIELD_NUMBER: builtins.int
     BROKE_FIELD_NUMBER: builtins.int
     EXPORTED_FIELD_NUMBER: builtins.int
+    RESTORED_FIELD_NUMBER: builtins.int
+    CHECKPOINTED_FIELD_NUMBER: builtins.int
+    SKIPPED_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -133,6 +180,12 @@ class FromWorker(google.protobuf.message.Message):
     def broke(self) -> global___Broke: ...
     @property
     def exported(self) -> global___Exported: ...
+    @property
+    def restored(self) -> global___Restored: ...
+    @property
+    def checkpointed(self) -> global___Checkpointed: ...
+    @property
+    def skipped(self) -> global___Skipped: ...
     def __init__(
         self,
         *,
@@ -143,10 +196,13 @@ class FromWorker(google.protobuf.message.Message):
         leaving: global___Leaving | None = ...,
         broke: global___Broke | None = ...,
         exported: global___Exported | None = ...,
+        restored: global___Restored | None = ...,
+        checkpointed: global___Checkpointed | None = ...,
+        skipped: global___Skipped | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["broke", b"broke", "exported", b"exported", "hello", b"hello", "leaving", b"leaving", "message", b"message", "parted", b"parted", "progress", b"progress", "ready", b"ready"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["broke", b"broke", "exported", b"exported", "hello", b"hello", "leaving", b"leaving", "message", b"message", "parted", b"parted", "progress", b"progress", "ready", b"ready"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "ready", "progress", "parted", "leaving", "broke", "exported"] | None: ...
+    def HasField(self, field_name: typing.Literal["broke", b"broke", "checkpointed", b"checkpointed", "exported", b"exported", "hello", b"hello", "leaving", b"leaving", "message", b"message", "parted", b"parted", "progress", b"progress", "ready", b"ready", "restored", b"restored", "skipped", b"skipped"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["broke", b"broke", "checkpointed", b"checkpointed", "exported", b"exported", "hello", b"hello", "leaving", b"leaving", "message", b"message", "parted", b"parted", "progress", b"progress", "ready", b"ready", "restored", b"restored", "skipped", b"skipped"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "ready", "progress", "parted", "leaving", "broke", "exported", "restored", "checkpointed", "skipped"] | None: ...
 
 global___FromWorker = FromWorker
 
@@ -159,20 +215,66 @@ class Hello(google.protobuf.message.Message):
     WORKER_ID_FIELD_NUMBER: builtins.int
     HOST_FIELD_NUMBER: builtins.int
     PID_FIELD_NUMBER: builtins.int
+    ADDRESS_FIELD_NUMBER: builtins.int
+    STANDING_FIELD_NUMBER: builtins.int
     worker_id: builtins.int
     host: builtins.str
     """workers of the same host share it"""
     pid: builtins.int
+    address: builtins.str
+    """where the other workers reach it"""
+    @property
+    def standing(self) -> global___Standing:
+        """only from a worker that an earlier coordinator has known"""
+
     def __init__(
         self,
         *,
         worker_id: builtins.int = ...,
         host: builtins.str = ...,
         pid: builtins.int = ...,
+        address: builtins.str = ...,
+        standing: global___Standing | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["host", b"host", "pid", b"pid", "worker_id", b"worker_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["standing", b"standing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "host", b"host", "pid", b"pid", "standing", b"standing", "worker_id", b"worker_id"]) -> None: ...
 
 global___Hello = Hello
+
+@typing.final
+class Standing(google.protobuf.message.Message):
+    """What a worker is doing: all that a coordinator needs to know of it after a restart."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    POSITION_FIELD_NUMBER: builtins.int
+    ROUND_FIELD_NUMBER: builtins.int
+    FAILED_FIELD_NUMBER: builtins.int
+    state: builtins.str
+    """as in WorkerStatus, or "exported" """
+    failed: builtins.bool
+    """it has parted from that round because the round had failed"""
+    @property
+    def position(self) -> global___Position:
+        """how far its weights are; absent: they are not the job's"""
+
+    @property
+    def round(self) -> global___Round:
+        """the newest round it was told of; absent: none"""
+
+    def __init__(
+        self,
+        *,
+        state: builtins.str = ...,
+        position: global___Position | None = ...,
+        round: global___Round | None = ...,
+        failed: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["position", b"position", "round", b"round"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["failed", b"failed", "position", b"position", "round", b"round", "state", b"state"]) -> None: ...
+
+global___Standing = Standing
 
 @typing.final
 class Ready(google.protobuf.message.Message):
@@ -196,9 +298,18 @@ class Progress(google.protobuf.message.Message):
     POSITION_FIELD_NUMBER: builtins.int
     STEPS_FIELD_NUMBER: builtins.int
     PAUSED_SECONDS_FIELD_NUMBER: builtins.int
+    ACTIVITY_FIELD_NUMBER: builtins.int
+    ACTIVITY_SECONDS_FIELD_NUMBER: builtins.int
+    COMPUTE_SECONDS_FIELD_NUMBER: builtins.int
     round: builtins.int
     paused_seconds: builtins.float
     """from the last step of the previous round to the first of this one; 0: not yet, or newcomer"""
+    activity: global___Activity.ValueType
+    """what the training thread is doing"""
+    activity_seconds: builtins.float
+    """and for how long"""
+    compute_seconds: builtins.float
+    """its own work, input and gradients, in one step of this round; an average; 0: not known"""
     @property
     def position(self) -> global___Position: ...
     @property
@@ -212,9 +323,12 @@ class Progress(google.protobuf.message.Message):
         position: global___Position | None = ...,
         steps: collections.abc.Iterable[global___Step] | None = ...,
         paused_seconds: builtins.float = ...,
+        activity: global___Activity.ValueType = ...,
+        activity_seconds: builtins.float = ...,
+        compute_seconds: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["paused_seconds", b"paused_seconds", "position", b"position", "round", b"round", "steps", b"steps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["activity", b"activity", "activity_seconds", b"activity_seconds", "compute_seconds", b"compute_seconds", "paused_seconds", b"paused_seconds", "position", b"position", "round", b"round", "steps", b"steps"]) -> None: ...
 
 global___Progress = Progress
 
@@ -227,6 +341,7 @@ class Step(google.protobuf.message.Message):
     LOSS_FIELD_NUMBER: builtins.int
     RECORDS_FIELD_NUMBER: builtins.int
     SECONDS_FIELD_NUMBER: builtins.int
+    USEFUL_SECONDS_FIELD_NUMBER: builtins.int
     step: builtins.int
     """1 is the first"""
     epoch: builtins.int
@@ -235,6 +350,8 @@ class Step(google.protobuf.message.Message):
     records: builtins.int
     seconds: builtins.float
     """since the step before it"""
+    useful_seconds: builtins.float
+    """of these, what the step itself took"""
     def __init__(
         self,
         *,
@@ -243,8 +360,9 @@ class Step(google.protobuf.message.Message):
         loss: builtins.float = ...,
         records: builtins.int = ...,
         seconds: builtins.float = ...,
+        useful_seconds: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "loss", b"loss", "records", b"records", "seconds", b"seconds", "step", b"step"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "loss", b"loss", "records", b"records", "seconds", b"seconds", "step", b"step", "useful_seconds", b"useful_seconds"]) -> None: ...
 
 global___Step = Step
 
@@ -258,12 +376,20 @@ class Parted(google.protobuf.message.Message):
     POSITION_FIELD_NUMBER: builtins.int
     FAILED_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    REPEATED_FIELD_NUMBER: builtins.int
+    UNREACHABLE_FIELD_NUMBER: builtins.int
     round: builtins.int
     failed: builtins.bool
     """a reduction failed, as opposed to: all agreed to part after this step"""
     error: builtins.str
+    repeated: builtins.int
+    """records of a step that was begun and must be done again"""
     @property
     def position(self) -> global___Position: ...
+    @property
+    def unreachable(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """addresses of members from which no answer has come"""
+
     def __init__(
         self,
         *,
@@ -271,9 +397,11 @@ class Parted(google.protobuf.message.Message):
         position: global___Position | None = ...,
         failed: builtins.bool = ...,
         error: builtins.str = ...,
+        repeated: builtins.int = ...,
+        unreachable: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["error", b"error", "failed", b"failed", "position", b"position", "round", b"round"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "failed", b"failed", "position", b"position", "repeated", b"repeated", "round", b"round", "unreachable", b"unreachable"]) -> None: ...
 
 global___Parted = Parted
 
@@ -323,6 +451,90 @@ class Exported(google.protobuf.message.Message):
 global___Exported = Exported
 
 @typing.final
+class Restored(google.protobuf.message.Message):
+    """The weights are those of the checkpoint."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: builtins.int
+    @property
+    def position(self) -> global___Position: ...
+    def __init__(
+        self,
+        *,
+        position: global___Position | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["position", b"position"]) -> None: ...
+
+global___Restored = Restored
+
+@typing.final
+class Checkpointed(google.protobuf.message.Message):
+    """A checkpoint is complete, or could not be written."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    BLOCKED_SECONDS_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    bytes: builtins.int
+    seconds: builtins.float
+    """from the wish to the complete checkpoint"""
+    blocked_seconds: builtins.float
+    """of these, how long the training thread was held up"""
+    error: builtins.str
+    """empty: complete"""
+    @property
+    def position(self) -> global___Position: ...
+    def __init__(
+        self,
+        *,
+        position: global___Position | None = ...,
+        bytes: builtins.int = ...,
+        seconds: builtins.float = ...,
+        blocked_seconds: builtins.float = ...,
+        error: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["blocked_seconds", b"blocked_seconds", "bytes", b"bytes", "error", b"error", "position", b"position", "seconds", b"seconds"]) -> None: ...
+
+global___Checkpointed = Checkpointed
+
+@typing.final
+class Skipped(google.protobuf.message.Message):
+    """Records that are left out because they, or the chunk they are in, cannot be used (on_bad_record=skip)."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    FIRST_FIELD_NUMBER: builtins.int
+    RECORDS_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    file: builtins.str
+    offset: builtins.int
+    """of the chunk's header, in bytes"""
+    first: builtins.int
+    """number of the first record skipped, counted from 0 in the file"""
+    records: builtins.int
+    error: builtins.str
+    def __init__(
+        self,
+        *,
+        file: builtins.str = ...,
+        offset: builtins.int = ...,
+        first: builtins.int = ...,
+        records: builtins.int = ...,
+        error: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "file", b"file", "first", b"first", "offset", b"offset", "records", b"records"]) -> None: ...
+
+global___Skipped = Skipped
+
+@typing.final
 class ToWorker(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -333,6 +545,8 @@ class ToWorker(google.protobuf.message.Message):
     EXPORT_FIELD_NUMBER: builtins.int
     LEAVE_FIELD_NUMBER: builtins.int
     STOP_FIELD_NUMBER: builtins.int
+    RESTORE_FIELD_NUMBER: builtins.int
+    CHECKPOINT_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome: ...
     @property
@@ -347,6 +561,10 @@ class ToWorker(google.protobuf.message.Message):
     def leave(self) -> global___Leave: ...
     @property
     def stop(self) -> global___Stop: ...
+    @property
+    def restore(self) -> global___Restore: ...
+    @property
+    def checkpoint(self) -> global___Checkpoint: ...
     def __init__(
         self,
         *,
@@ -357,10 +575,12 @@ class ToWorker(google.protobuf.message.Message):
         export: global___Export | None = ...,
         leave: global___Leave | None = ...,
         stop: global___Stop | None = ...,
+        restore: global___Restore | None = ...,
+        checkpoint: global___Checkpoint | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["abandon", b"abandon", "export", b"export", "leave", b"leave", "message", b"message", "reform", b"reform", "round", b"round", "stop", b"stop", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["abandon", b"abandon", "export", b"export", "leave", b"leave", "message", b"message", "reform", b"reform", "round", b"round", "stop", b"stop", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "round", "reform", "abandon", "export", "leave", "stop"] | None: ...
+    def HasField(self, field_name: typing.Literal["abandon", b"abandon", "checkpoint", b"checkpoint", "export", b"export", "leave", b"leave", "message", b"message", "reform", b"reform", "restore", b"restore", "round", b"round", "stop", b"stop", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["abandon", b"abandon", "checkpoint", b"checkpoint", "export", b"export", "leave", b"leave", "message", b"message", "reform", b"reform", "restore", b"restore", "round", b"round", "stop", b"stop", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "round", "reform", "abandon", "export", "leave", "stop", "restore", "checkpoint"] | None: ...
 
 global___ToWorker = ToWorker
 
@@ -371,10 +591,16 @@ class Welcome(google.protobuf.message.Message):
     SPEC_FIELD_NUMBER: builtins.int
     DATASET_FIELD_NUMBER: builtins.int
     JOB_FOLDER_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
+    TOLD_STEP_FIELD_NUMBER: builtins.int
     spec: builtins.str
     """JobSpec as JSON"""
     job_folder: builtins.str
     """for logs and audit files; empty where workers do not share the coordinator's disk"""
+    job: builtins.str
+    """its name"""
+    told_step: builtins.int
+    """the newest step the coordinator has heard of"""
     @property
     def dataset(self) -> global___Dataset: ...
     def __init__(
@@ -383,9 +609,11 @@ class Welcome(google.protobuf.message.Message):
         spec: builtins.str = ...,
         dataset: global___Dataset | None = ...,
         job_folder: builtins.str = ...,
+        job: builtins.str = ...,
+        told_step: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["dataset", b"dataset"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dataset", b"dataset", "job_folder", b"job_folder", "spec", b"spec"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dataset", b"dataset", "job", b"job", "job_folder", b"job_folder", "spec", b"spec", "told_step", b"told_step"]) -> None: ...
 
 global___Welcome = Welcome
 
@@ -394,21 +622,27 @@ class Round(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NUMBER_FIELD_NUMBER: builtins.int
-    RANK_FIELD_NUMBER: builtins.int
-    SIZE_FIELD_NUMBER: builtins.int
+    MEMBERS_FIELD_NUMBER: builtins.int
+    ADDRESSES_FIELD_NUMBER: builtins.int
     STORE_PORT_FIELD_NUMBER: builtins.int
     SYNCHRONIZE_FIELD_NUMBER: builtins.int
     POSITION_FIELD_NUMBER: builtins.int
     LANES_FIELD_NUMBER: builtins.int
     GLOBAL_BATCH_FIELD_NUMBER: builtins.int
     number: builtins.int
-    rank: builtins.int
-    size: builtins.int
     store_port: builtins.int
     """Horovod's store, on the coordinator's address"""
     synchronize: builtins.bool
     """rank 0 broadcasts its state first"""
     global_batch: builtins.int
+    @property
+    def members(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """ids; the place is the rank"""
+
+    @property
+    def addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """of the members, in the same order"""
+
     @property
     def position(self) -> global___Position:
         """rank 0's, where the round starts"""
@@ -421,8 +655,8 @@ class Round(google.protobuf.message.Message):
         self,
         *,
         number: builtins.int = ...,
-        rank: builtins.int = ...,
-        size: builtins.int = ...,
+        members: collections.abc.Iterable[builtins.int] | None = ...,
+        addresses: collections.abc.Iterable[builtins.str] | None = ...,
         store_port: builtins.int = ...,
         synchronize: builtins.bool = ...,
         position: global___Position | None = ...,
@@ -430,7 +664,7 @@ class Round(google.protobuf.message.Message):
         global_batch: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["global_batch", b"global_batch", "lanes", b"lanes", "number", b"number", "position", b"position", "rank", b"rank", "size", b"size", "store_port", b"store_port", "synchronize", b"synchronize"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses", b"addresses", "global_batch", b"global_batch", "lanes", b"lanes", "members", b"members", "number", b"number", "position", b"position", "store_port", b"store_port", "synchronize", b"synchronize"]) -> None: ...
 
 global___Round = Round
 
@@ -479,6 +713,35 @@ class Export(google.protobuf.message.Message):
     ) -> None: ...
 
 global___Export = Export
+
+@typing.final
+class Restore(google.protobuf.message.Message):
+    """Take the weights of this checkpoint."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    URL_FIELD_NUMBER: builtins.int
+    url: builtins.str
+    def __init__(
+        self,
+        *,
+        url: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["url", b"url"]) -> None: ...
+
+global___Restore = Restore
+
+@typing.final
+class Checkpoint(google.protobuf.message.Message):
+    """Write a checkpoint after the step in progress."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___Checkpoint = Checkpoint
 
 @typing.final
 class Leave(google.protobuf.message.Message):
@@ -574,6 +837,11 @@ class Status(google.protobuf.message.Message):
     SECONDS_FIELD_NUMBER: builtins.int
     TRAINING_SECONDS_FIELD_NUMBER: builtins.int
     EXIT_CODE_FIELD_NUMBER: builtins.int
+    GOODPUT_FIELD_NUMBER: builtins.int
+    CHECKPOINT_FIELD_NUMBER: builtins.int
+    CHECKPOINT_ERROR_FIELD_NUMBER: builtins.int
+    SKIPPED_RECORDS_FIELD_NUMBER: builtins.int
+    COORDINATOR_RESTARTS_FIELD_NUMBER: builtins.int
     phase: builtins.str
     """starting, training, reforming, exporting, done, failed, stopped"""
     message: builtins.str
@@ -596,6 +864,11 @@ class Status(google.protobuf.message.Message):
     """since the first round started"""
     exit_code: builtins.int
     """when ended"""
+    checkpoint_error: builtins.str
+    """why the last try failed; empty: it did not"""
+    skipped_records: builtins.int
+    """left out by on_bad_record=skip, each counted once"""
+    coordinator_restarts: builtins.int
     @property
     def position(self) -> global___Position: ...
     @property
@@ -603,6 +876,12 @@ class Status(google.protobuf.message.Message):
     @property
     def rounds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RoundStatus]:
         """the newest 20"""
+
+    @property
+    def goodput(self) -> global___Goodput: ...
+    @property
+    def checkpoint(self) -> global___Position:
+        """the newest complete one; absent: none"""
 
     def __init__(
         self,
@@ -623,11 +902,71 @@ class Status(google.protobuf.message.Message):
         seconds: builtins.float = ...,
         training_seconds: builtins.float = ...,
         exit_code: builtins.int = ...,
+        goodput: global___Goodput | None = ...,
+        checkpoint: global___Position | None = ...,
+        checkpoint_error: builtins.str = ...,
+        skipped_records: builtins.int = ...,
+        coordinator_restarts: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["exit_code", b"exit_code", "loss", b"loss", "message", b"message", "num_epochs", b"num_epochs", "phase", b"phase", "position", b"position", "records", b"records", "records_per_second", b"records_per_second", "round", b"round", "rounds", b"rounds", "seconds", b"seconds", "seconds_left", b"seconds_left", "target_workers", b"target_workers", "total_steps", b"total_steps", "training_seconds", b"training_seconds", "workers", b"workers"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "goodput", b"goodput", "position", b"position"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "checkpoint_error", b"checkpoint_error", "coordinator_restarts", b"coordinator_restarts", "exit_code", b"exit_code", "goodput", b"goodput", "loss", b"loss", "message", b"message", "num_epochs", b"num_epochs", "phase", b"phase", "position", b"position", "records", b"records", "records_per_second", b"records_per_second", "round", b"round", "rounds", b"rounds", "seconds", b"seconds", "seconds_left", b"seconds_left", "skipped_records", b"skipped_records", "target_workers", b"target_workers", "total_steps", b"total_steps", "training_seconds", b"training_seconds", "workers", b"workers"]) -> None: ...
 
 global___Status = Status
+
+@typing.final
+class Goodput(google.protobuf.message.Message):
+    """Where the time since the first round's beginning went."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    USEFUL_SECONDS_FIELD_NUMBER: builtins.int
+    WALL_SECONDS_FIELD_NUMBER: builtins.int
+    RECORDS_FIELD_NUMBER: builtins.int
+    REPEATED_RECORDS_FIELD_NUMBER: builtins.int
+    LOST_FIELD_NUMBER: builtins.int
+    useful_seconds: builtins.float
+    """of the steps that count"""
+    wall_seconds: builtins.float
+    records: builtins.int
+    """that count"""
+    repeated_records: builtins.int
+    """computed once more because a step, or the steps since a checkpoint, were lost"""
+    @property
+    def lost(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LostTime]: ...
+    def __init__(
+        self,
+        *,
+        useful_seconds: builtins.float = ...,
+        wall_seconds: builtins.float = ...,
+        records: builtins.int = ...,
+        repeated_records: builtins.int = ...,
+        lost: collections.abc.Iterable[global___LostTime] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lost", b"lost", "records", b"records", "repeated_records", b"repeated_records", "useful_seconds", b"useful_seconds", "wall_seconds", b"wall_seconds"]) -> None: ...
+
+global___Goodput = Goodput
+
+@typing.final
+class LostTime(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    ROUNDS_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """joined, left, lost, hung, network, restart, other"""
+    rounds: builtins.int
+    seconds: builtins.float
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        rounds: builtins.int = ...,
+        seconds: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "rounds", b"rounds", "seconds", b"seconds"]) -> None: ...
+
+global___LostTime = LostTime
 
 @typing.final
 class WorkerStatus(google.protobuf.message.Message):
@@ -639,15 +978,21 @@ class WorkerStatus(google.protobuf.message.Message):
     STATE_FIELD_NUMBER: builtins.int
     RANK_FIELD_NUMBER: builtins.int
     HEARTBEAT_SECONDS_FIELD_NUMBER: builtins.int
+    LANES_FIELD_NUMBER: builtins.int
+    COMPUTE_SECONDS_FIELD_NUMBER: builtins.int
     id: builtins.int
     host: builtins.str
     pid: builtins.int
     state: builtins.str
-    """starting, preparing, ready, training, leaving"""
+    """starting, unheard, preparing, restoring, ready, training, exporting, leaving"""
     rank: builtins.int
     """-1: not in a round"""
     heartbeat_seconds: builtins.float
     """since the last message"""
+    lanes: builtins.int
+    """in the round in progress"""
+    compute_seconds: builtins.float
+    """of its own part of a step; 0: not known"""
     def __init__(
         self,
         *,
@@ -657,8 +1002,10 @@ class WorkerStatus(google.protobuf.message.Message):
         state: builtins.str = ...,
         rank: builtins.int = ...,
         heartbeat_seconds: builtins.float = ...,
+        lanes: builtins.int = ...,
+        compute_seconds: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "host", b"host", "id", b"id", "pid", b"pid", "rank", b"rank", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compute_seconds", b"compute_seconds", "heartbeat_seconds", b"heartbeat_seconds", "host", b"host", "id", b"id", "lanes", b"lanes", "pid", b"pid", "rank", b"rank", "state", b"state"]) -> None: ...
 
 global___WorkerStatus = WorkerStatus
 
@@ -671,6 +1018,8 @@ class RoundStatus(google.protobuf.message.Message):
     CAUSE_FIELD_NUMBER: builtins.int
     PAUSED_SECONDS_FIELD_NUMBER: builtins.int
     FIRST_STEP_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    REPEATED_RECORDS_FIELD_NUMBER: builtins.int
     number: builtins.int
     size: builtins.int
     cause: builtins.str
@@ -678,6 +1027,10 @@ class RoundStatus(google.protobuf.message.Message):
     paused_seconds: builtins.float
     """how long nobody was stepping before its first step"""
     first_step: builtins.int
+    kind: builtins.str
+    """start, joined, left, lost, hung, network, restart, other"""
+    repeated_records: builtins.int
+    """computed once more because of it"""
     def __init__(
         self,
         *,
@@ -686,7 +1039,9 @@ class RoundStatus(google.protobuf.message.Message):
         cause: builtins.str = ...,
         paused_seconds: builtins.float = ...,
         first_step: builtins.int = ...,
+        kind: builtins.str = ...,
+        repeated_records: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cause", b"cause", "first_step", b"first_step", "number", b"number", "paused_seconds", b"paused_seconds", "size", b"size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cause", b"cause", "first_step", b"first_step", "kind", b"kind", "number", b"number", "paused_seconds", b"paused_seconds", "repeated_records", b"repeated_records", "size", b"size"]) -> None: ...
 
 global___RoundStatus = RoundStatus

@@ -52,7 +52,7 @@ class Worker:
     """
 
     def __init__(self, welcome: pb.Welcome, worker_id: int, session: Session, ring: Ring, coordinator: str) -> None:
-        self._session, self._ring, self._coordinator = session, ring, coordinator
+        self._id, self._session, self._ring, self._coordinator = worker_id, session, ring, coordinator
         self._spec = JobSpec.from_json(welcome.spec)
         dataset = dataset_from_message(welcome.dataset)
         training, data = self._spec.training, self._spec.data
@@ -111,14 +111,14 @@ class Worker:
         return step
 
     def _train_round(self, round: pb.Round) -> None:
-        number = round.number
+        number, rank = round.number, list(round.members).index(self._id)
         share = Share(position_from_message(round.position), tuple(round.lanes), round.global_batch)
-        log.info("round %d: rank %d of %d, from step %d", number, round.rank, round.size, share.start.step)
+        log.info("round %d: rank %d of %d, from step %d", number, rank, len(round.members), share.start.step)
         self._feed.begin(number, share)
         error = None
         try:
-            self._enter(round, share.start)
-            self._train(number, round.rank, share)
+            self._enter(round, rank, share.start)
+            self._train(number, rank, share)
         except RingBroken as broken:
             error = str(broken)
             self._ring.sever()
@@ -126,14 +126,14 @@ class Worker:
         log.info("round %d: parted after step %d%s", number, self._position.step, f": {error}" if error else "")
         self._session.parted(number, self._position, error)
 
-    def _enter(self, round: pb.Round, start: Position) -> None:
+    def _enter(self, round: pb.Round, rank: int, start: Position) -> None:
         """Joins the ring and takes rank 0's state. Nothing is assigned before all of it has arrived."""
         try:
             if self._session.abandoned_round >= round.number:
                 raise RingBroken("abandoned before it began")
-            store = (self._coordinator, round.store_port) if round.size > 1 else None
-            self._ring.join(round.rank, round.size, store)
-            values = self._broadcast() if round.synchronize and round.size > 1 else []
+            size = len(round.members)
+            self._ring.join(rank, size, (self._coordinator, round.store_port) if size > 1 else None)
+            values = self._broadcast() if round.synchronize and size > 1 else []
         except Exception as error:
             raise RingBroken(explain(error, self._zoo)) from error
         if values and not (self._in_line and self._position == start):
