@@ -43,6 +43,8 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "positive": (lambda value: value > 0, "greater than 0"),
     "not negative": (lambda value: value >= 0, "0 or more"),
     "not empty": (lambda value: bool(value), "not empty"),
+    "fail or skip": (lambda value: value in ("fail", "skip"), "fail or skip"),
+    "auto, never or must": (lambda value: value in ("auto", "never", "must"), "auto, never or must"),
 }
 
 

@@ -57,6 +57,13 @@ class DataSpec:
         metavar="PATTERN",
     )
     shuffle: bool = flag("shuffle the records anew in every epoch (deterministic, by seed)", True)
+    on_bad_record: str = flag(
+        "what follows from a record that makes the user's code fail, or a damaged chunk: fail ends the job, skip goes on "
+        "without it and lists it",
+        "fail",
+        check="fail or skip",
+        metavar="fail|skip",
+    )
     records_per_task: int = flag(
         "records per task, where the files' chunks allow", 4096, check="positive", advanced=True
     )
@@ -131,8 +138,20 @@ class ElasticSpec:
 class OutputSpec:
     """Result."""
 
-    output: str = flag("folder or URL for the trained model", check="not empty", metavar="FOLDER")
-    overwrite: bool = flag("replace what is in output", False)
+    output: str = flag("folder or URL for the trained model and its checkpoints", check="not empty", metavar="FOLDER")
+    overwrite: bool = flag("replace the trained model in output", False)
+    resume: str = flag(
+        "go on from the newest checkpoint in output: auto when there is one of the same training, never (checkpoints "
+        "there are removed), must",
+        "auto",
+        check="auto, never or must",
+        metavar="auto|never|must",
+    )
+    checkpoint_secs: float = flag(
+        "write a checkpoint every so many seconds (0: not by time)", 60.0, check="not negative"
+    )
+    checkpoint_steps: int = flag("write a checkpoint every so many steps (0: not by steps)", 0, check="not negative")
+    keep_checkpoint_max: int = flag("how many checkpoints to keep, the newest ones", 3, check="positive", advanced=True)
     audit: bool = flag("write which record was consumed at which step, to the job's folder", False, advanced=True)
 
 
