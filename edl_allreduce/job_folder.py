@@ -6,7 +6,11 @@ $EDL_HOME, or $XDG_STATE_HOME/edl_allreduce, or ~/.local/state/edl_allreduce
     ├── token                      what every gRPC call must carry; mode 0600 (the launcher)
     ├── address                    HOST:PORT of the coordinator, there as soon as it serves (the coordinator)
     ├── status.json                the last Status message (the coordinator, when the job ends)
+    ├── dataset.pb                 the Dataset message: files, chunks, tasks (the first coordinator)
     ├── history.jsonl              every step's loss, every round's cause (the coordinator, while the job runs)
+    ├── supervisor.json            the process of the supervisor; the job runs as long as that does (the supervisor)
+    ├── workers.json               every worker's process, and the next worker's id (the coordinator's provisioner)
+    ├── tmp/worker-N/              temporary files of a worker, as long as it lives (the coordinator's provisioner)
     ├── audit/                     which record was consumed at which step (the workers, when asked)
     └── logs/coordinator.log, logs/worker-N.log
 """
@@ -14,6 +18,7 @@ $EDL_HOME, or $XDG_STATE_HOME/edl_allreduce, or ~/.local/state/edl_allreduce
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,12 +69,31 @@ class JobFolder:
         return self.path / "status.json"
 
     @property
+    def dataset(self) -> Path:
+        return self.path / "dataset.pb"
+
+    @property
     def history(self) -> Path:
         return self.path / "history.jsonl"
 
     @property
     def audit(self) -> Path:
         return self.path / "audit"
+
+    @property
+    def supervisor(self) -> Path:
+        return self.path / "supervisor.json"
+
+    @property
+    def workers(self) -> Path:
+        return self.path / "workers.json"
+
+    @property
+    def tmp(self) -> Path:
+        return self.path / "tmp"
+
+    def worker_tmp(self, worker_id: int) -> Path:
+        return self.tmp / f"worker-{worker_id}"
 
     @property
     def logs(self) -> Path:
@@ -94,6 +118,10 @@ class JobFolder:
         self.logs.mkdir()
         write_whole(self.token, token, mode=0o600)
         write_whole(self.spec, spec)
+
+    def remove_tmp(self) -> None:
+        """Removes the temporary files of all workers, as far as that is possible."""
+        shutil.rmtree(self.tmp, ignore_errors=True)
 
 
 def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
