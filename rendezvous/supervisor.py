@@ -1,0 +1,206 @@
+"""Keeps the coordinator of a job of this machine alive: `python -m rendezvous.supervisor --job_folder=FOLDER`.
+
+The outermost process of the job and the leader of its process group (the launcher starts it). It starts the
+coordinator, and starts it again when that ends without having written how the job has ended; workers that it leaves
+behind become the supervisor's children and go on. When the supervisor ends, no process of the job is left. It does so
+little, with so little, that hardly anything but a kill can end it early; then its launcher cleans up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import dataclasses
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edl_allreduce.job_folder import JobFolder, write_whole
+from edl_allreduce.processes import describe_exit, kinship_of, pids, process_of, signal_name
+
+MAX_DEATHS, WITHIN_SECONDS = 5, 60.0  # of coordinators, until the supervisor gives up
+STOP_SECONDS = 20.0  # for the coordinator to end the job once it has been told to
+CLEANUP_SECONDS = 5.0  # for killed processes to be gone
+FAILED_EXIT_CODE, STOPPED_EXIT_CODE = 6, 130
+ENDED = ("done", "failed", "stopped")
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+
+
+def main() -> int:
+    """The exit code of the job."""
+    parser = argparse.ArgumentParser(prog="python -m rendezvous.supervisor", description=__doc__)
+    parser.add_argument("--job_folder", required=True, type=Path, help="with spec.json and token in it")
+    parser.add_argument("--detached", action="store_true", help="the job goes on when its launcher ends")
+    arguments = parser.parse_args()
+    folder = JobFolder(arguments.job_folder.absolute())
+    if arguments.detached:
+        _hold_own_input()
+    _adopt_orphans()
+    me = process_of(os.getpid())
+    assert me
+    write_whole(folder.supervisor, json.dumps(dataclasses.asdict(me)))
+    return Supervisor(folder).run()
+
+
+def recent(deaths: Sequence[float], now: float) -> list[float]:
+    """Those of the times (in seconds) that count at time `now`; with MAX_DEATHS of them the supervisor gives up."""
+    return [each for each in deaths if now - each <= WITHIN_SECONDS]
+
+
+class Supervisor:
+    """Runs one coordinator after the other, until the job has ended. One thread, which waits for signals."""
+
+    def __init__(self, folder: JobFolder) -> None:
+        self._folder = folder
+        self._told_to_stop = ""  # why; empty: the job goes on
+        self._deadline: float | None = None  # then a coordinator that does not stop is killed
+        self._poll = select.poll()
+        self._signals, wakes = os.pipe()
+        for end in (self._signals, wakes):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)  # it arrives in the pipe; a program that is started has the default
+        self._poll.register(self._signals, select.POLLIN)
+        with contextlib.suppress(OSError):
+            os.fstat(0)
+            self._poll.register(0, 0)  # never read, only its end is noticed
+
+    def run(self) -> int:
+        """The exit code of the job, of which no process is left."""
+        deaths: list[float] = []
+        restarts = 0
+        while True:
+            how = self._run_coordinator(restarts)
+            exit_code = final_exit_code(self._folder.status)
+            if exit_code is not None:
+                return self._end(exit_code)
+            if self._told_to_stop:
+                return self._end(STOPPED_EXIT_CODE, "stopped", self._told_to_stop)
+            deaths = recent([*deaths, time.monotonic()], time.monotonic())
+            if len(deaths) >= MAX_DEATHS:
+                verdict = f"the coordinator ended unexpectedly {len(deaths)} times in a row ({how})"
+                _say("ERROR", verdict)
+                return self._end(FAILED_EXIT_CODE, "failed", f"{verdict}; see {self._folder.coordinator_log}")
+            restarts += 1
+            _say("WARNING", f"the coordinator ended unexpectedly ({how}); restart {restarts}")
+
+    def _run_coordinator(self, restarts: int) -> str:
+        """How the coordinator ended."""
+        try:
+            pid = _start_coordinator(self._folder, restarts)
+        except OSError as error:
+            return f"could not be started: {error.strerror}"
+        while (code := _reap_and_tell(pid)) is None:
+            for number in self._await():
+                os.kill(pid, number)
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                os.kill(pid, signal.SIGKILL)
+                self._deadline = None
+        self._await(0)  # a signal that it did not get
+        return describe_exit(code)
+
+    def _await(self, most: float | None = None) -> list[int]:
+        """Waits for something to happen; returns the signals that ask for the job's end."""
+        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        patience = min((each for each in (most, left) if each is not None), default=None)
+        happened = dict(self._poll.poll(None if patience is None else patience * 1000))
+        if 0 in happened:
+            self._poll.unregister(0)
+            if happened[0] & select.POLLHUP:
+                self._stop("its launcher has ended")  # the coordinator notices that as well
+        if self._signals not in happened:
+            return []
+        numbers = [number for number in os.read(self._signals, 1 << 10) if number != signal.SIGCHLD]
+        for number in numbers:
+            self._stop(f"stopped by {signal_name(number)}")
+        return numbers
+
+    def _stop(self, why: str) -> None:
+        self._told_to_stop = self._told_to_stop or why
+        self._deadline = self._deadline or time.monotonic() + STOP_SECONDS
+
+    def _end(self, exit_code: int, phase: str = "", message: str = "") -> int:
+        """Leaves nothing behind but the job's files; writes the final status, if the coordinator could not."""
+        self._deadline = time.monotonic() + CLEANUP_SECONDS
+        while (others := list(_others())) and time.monotonic() < self._deadline:
+            for pid in others:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            self._await(0.05)
+            _reap()
+        self._folder.remove_tmp()
+        if phase:
+            status = {"phase": phase, "message": message, "exit_code": exit_code}
+            write_whole(self._folder.status, json.dumps(status))
+        return exit_code
+
+
+def final_exit_code(path: Path) -> int | None:
+    """The exit code in a final status (a Status message as JSON); None when the job has not ended."""
+    try:
+        status = json.loads(path.read_text(encoding="utf-8"))
+        return int(status.get("exit_code", 0)) if status.get("phase") in ENDED else None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _start_coordinator(folder: JobFolder, restarts: int) -> int:
+    command = [sys.executable, "-m", "rendezvous", f"--job_folder={folder.path}"]
+    return os.posix_spawn(command[0], command, os.environ | {"EDL_RESTARTS": str(restarts)})
+
+
+def _reap() -> dict[int, int]:
+    """The return code of every child that has ended since the last time."""
+    ended: dict[int, int] = {}
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            ended[found[0]] = os.waitstatus_to_exitcode(found[1])
+    return ended
+
+
+def _reap_and_tell(coordinator: int) -> int | None:
+    """The coordinator's return code, once it has ended; how orphans have ended is noted."""
+    ended = _reap()
+    for pid in ended.keys() - {coordinator}:
+        _say("INFO", f"process {pid} of an earlier coordinator ended ({describe_exit(ended[pid])})")
+    return ended.get(coordinator)
+
+
+def _others() -> Iterator[int]:
+    """Our children, grown or adopted, and the other members of our process group if we lead it."""
+    own = os.getpid()
+    group = own if os.getpgrp() == own else None
+    for pid in pids():
+        kinship = kinship_of(pid)
+        if kinship and pid != own and (kinship.parent == own or (kinship.group == group and not kinship.zombie)):
+            yield pid
+
+
+def _hold_own_input() -> None:
+    """Makes our standard input a pipe that ends with us; its other end is nobody else's."""
+    read_end, _ = os.pipe()
+    os.dup2(read_end, 0)
+    os.close(read_end)
+
+
+def _adopt_orphans() -> None:
+    """Makes us the parent of every descendant whose own parent ends; without it they are found by their group."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _say(level: str, text: str) -> None:
+    """A line in the coordinator's log, in its own format."""
+    now = time.time()
+    print(f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now % 1 * 1000):03d} {level} {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
