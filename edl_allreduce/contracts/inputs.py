@@ -90,7 +90,14 @@ def _of_dataset(function: Callable[..., Any], mode: Mode, where: str) -> Input:
         raise ModelError(f"{where}: expected it to return a tf.data.Dataset, got {type(probe).__name__}")
     _check_one_to_one(int(probe.cardinality()), where)
     _check_elements(probe.element_spec, mode, where)
-    return Input(False, parse, probe.batch(2).element_spec)
+    return Input(False, parse, probe.batch(2).element_spec, tuple(_graphs_of(probe)))
+
+
+def _graphs_of(dataset: tf.data.Dataset) -> Iterator[Any]:
+    """The graphs of all functions that a dataset applies."""
+    yield from (each.function.graph for each in dataset._functions())
+    for source in dataset._inputs():
+        yield from _graphs_of(source)
 
 
 def _probe() -> tf.data.Dataset:

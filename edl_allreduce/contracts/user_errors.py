@@ -167,7 +167,8 @@ _FIRST_OF_SEVERAL = re.compile(
 )
 _CLUTTER = [
     (re.compile(r"for '\{\{node [^}]*\}\} = (\w+)\[.*?\]\([^)]*\)'"), r"for \1"),
-    (re.compile(r"\[\[(?:\{\{[^}]*\}\}\s*)+\]\]"), ""),
+    (re.compile(r"\[\[(?:\{\{[^}]*\}\}\s*)+\]\]|\[\[[A-Z]\w*\]\]"), ""),
+    (re.compile(r"\nTraceback \(most recent call last\):\n.*", re.DOTALL), ""),  # of a tf.py_function
     (re.compile(r"\[Op:[^\]]*\](?: name: ?\S*)?"), ""),
     (re.compile(r"\{\{function_node [^}]*\}\}"), ""),
     (re.compile(r"Error in user-defined function passed to \S+ transformation with iterator: \S+: "), ""),

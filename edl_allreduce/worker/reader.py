@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edl_allreduce import recordio
-from edl_allreduce.dataset import INFLATION, Dataset, Task
+from edl_allreduce.dataset import INFLATION, Dataset
 from edl_allreduce.order import EpochOrder
 from edl_allreduce.position import Array, Position, Schedule, own_positions
+from edl_allreduce.worker.bad_records import LeftOut
 
 BLOCK_RECORDS = 4096  # positions located at a time; amortises the arithmetic of small steps
 BLOCK_BYTES = 16 << 20
+NOTHING = LeftOut()
+NO_RECORDS = recordio.Records(b"", np.zeros(1, np.int64))  # stands for a chunk whose records are all left out
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ def lane_mask(dataset: Dataset, lanes: Sequence[int]) -> npt.NDArray[np.bool_]:
 class StepReader:
     """Turns shares into records; tasks that are still open are kept from one share to the next.
 
+    Threads may share it: a pipeline that is being given up may still read while the next one does.
+
     Args:
         dataset, seed, shuffle: what determines the order.
         epochs: how often every record is used.
@@ -55,9 +61,17 @@ class StepReader:
         self._epoch = 0
         self._open: dict[int, list[recordio.Records]] = {}
         self._keep = 0
+        self._lock = threading.Lock()
 
-    def steps(self, share: Share) -> Iterator[tuple[Position, list[bytes]]]:
+    def order(self, epoch: int) -> EpochOrder:
+        """Where the records of an epoch are found."""
+        return EpochOrder(self._dataset, self._seed, epoch, self._shuffle)
+
+    def steps(self, share: Share, left_out: LeftOut = NOTHING) -> Iterator[tuple[Position, list[bytes]]]:
         """Each step of the share to the end of the job: where it begins, and this worker's records in it.
+
+        Args:
+            left_out: records that are passed over; chunks that have no other are not read.
 
         Raises:
             CorruptFile, StorageError: a chunk cannot be read.
@@ -71,35 +85,43 @@ class StepReader:
             owned = [own_positions(at.offset, size, mine) for at, size in block]
             for epoch in dict.fromkeys(at.epoch for at, _ in block):
                 chosen = [i for i, (at, _) in enumerate(block) if at.epoch == epoch]
-                records = iter(self._read(epoch, np.concatenate([owned[i] for i in chosen])))
-                for i in chosen:
-                    yield block[i][0], list(islice(records, len(owned[i])))
+                tasks, places = self._locate(epoch, np.concatenate([owned[i] for i in chosen]))
+                kept = left_out.keeps(tasks, places)
+                records = iter(self.fetch(tasks[kept], places[kept], left_out))
+                kept_of = np.split(kept, np.cumsum([len(owned[i]) for i in chosen])[:-1])
+                for i, mask in zip(chosen, kept_of, strict=True):
+                    yield block[i][0], list(islice(records, int(mask.sum())))
 
     def _most_steps(self, batch: int) -> int:
         stored = sum(task.size for task in self._dataset.tasks) / self._dataset.records
         records = min(BLOCK_RECORDS, BLOCK_BYTES / (stored * INFLATION))
         return max(1, int(records / batch))
 
-    def _order_of(self, epoch: int) -> EpochOrder:
-        if epoch != self._epoch:
-            self._order, self._epoch = EpochOrder(self._dataset, self._seed, epoch, self._shuffle), epoch
-        return self._order
+    def _locate(self, epoch: int, positions: Array) -> tuple[Array, Array]:
+        with self._lock:
+            if epoch != self._epoch:
+                self._order, self._epoch = self.order(epoch), epoch
+            return self._order.locate(positions)
 
-    def _read(self, epoch: int, positions: Array) -> Sequence[bytes]:
-        """The records at `positions` (ascending), in that order."""
-        tasks, places = self._order_of(epoch).locate(positions)
-        found = np.empty(len(positions), dtype=object)
+    def fetch(self, tasks: Array, places: Array, left_out: LeftOut = NOTHING) -> Sequence[bytes]:
+        """The records at `places` in `tasks` (both of shape [n], none of them left out), in that order.
+
+        Raises:
+            CorruptFile, StorageError: a chunk cannot be read.
+        """
+        found = np.empty(len(tasks), dtype=object)
         needed = np.unique(tasks)
-        for task in needed:
-            here = np.flatnonzero(tasks == task)
-            found[here] = self._take(int(task), places[here])
-        self._close(set(needed.tolist()))
+        with self._lock:
+            for task in needed:
+                here = np.flatnonzero(tasks == task)
+                found[here] = self._take(int(task), places[here], left_out)
+            self._close(set(needed.tolist()))
         return found  # type: ignore[return-value]
 
-    def _take(self, number: int, places: Array) -> list[bytes]:
+    def _take(self, number: int, places: Array, left_out: LeftOut) -> list[bytes]:
         task = self._dataset.tasks[number]
         if number not in self._open:
-            self._open[number] = self._read_task(task)
+            self._open[number] = self._read_task(number, left_out)
         starts = np.cumsum([0, *(chunk.records for chunk in task.chunks)])
         chunk_of = np.searchsorted(starts, places, side="right") - 1
         taken = np.empty(len(places), dtype=object)
@@ -108,9 +130,14 @@ class StepReader:
             taken[here] = self._open[number][chunk].take(places[here] - starts[chunk])
         return taken  # type: ignore[return-value]
 
-    def _read_task(self, task: Task) -> list[recordio.Records]:
+    def _read_task(self, number: int, left_out: LeftOut) -> list[recordio.Records]:
+        task, chunks = self._dataset.tasks[number], []
+        end = 0
         with recordio.open_reader(self._dataset.files[task.file]) as reader:
-            return [reader.read_chunk(chunk) for chunk in task.chunks]
+            for chunk in task.chunks:
+                begin, end = end, end + chunk.records
+                chunks.append(NO_RECORDS if left_out.covers(number, begin, end) else reader.read_chunk(chunk))
+        return chunks
 
     def _close(self, needed: set[int]) -> None:
         """Forgets the tasks least recently needed, beyond what the lanes can have open at once."""

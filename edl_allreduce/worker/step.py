@@ -59,11 +59,13 @@ class TrainStep:
             *training.input.element_spec, _FLAG
         )
         self._idle = tf.function(self._idle_step, autograph=False).get_concrete_function(_FLAG)
+        self._alone: Any = None  # traced when it is needed
 
     @property
     def graphs(self) -> tuple[Any, ...]:
         """The traced graphs, where operations that fail can be looked up."""
-        return (self._train.graph, *self._training.graphs)
+        alone = () if self._alone is None else (self._alone.graph,)
+        return (*alone, self._train.graph, *self._training.graphs)
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -83,6 +85,22 @@ class TrainStep:
     def idle(self, part: bool) -> Outcome:
         """The same step for a worker that has no record in it."""
         return _outcome(self._idle(_FLAGS[part]))
+
+    def alone(self, features: Any, labels: Any) -> tf.Tensor:
+        """The loss of some records, summed, without the ring and without changing anything: finds those that fail."""
+        if self._alone is None:
+            specs = self._training.input.element_spec
+            self._alone = tf.function(self._loss_alone, autograph=False).get_concrete_function(*specs)
+        return self._alone(features, labels)
+
+    def _loss_alone(self, features: Any, labels: Any) -> tf.Tensor:
+        count = tf.cast(tf.shape(tf.nest.flatten(features)[0])[0], tf.float32)
+        trainable = [tf.convert_to_tensor(variable.value) for variable in self._trainable]
+        state = [tf.convert_to_tensor(variable.value) for variable in self._non_trainable]
+        outputs, _, extra = self._model.stateless_call(
+            trainable, state, features, return_losses=True, **self._call_arguments
+        )
+        return self._total_loss(labels, outputs, extra, count)
 
     def _train_step(self, features: Any, labels: Any, part: tf.Tensor) -> tf.Tensor:
         count = tf.cast(tf.shape(tf.nest.flatten(features)[0])[0], tf.float32)
