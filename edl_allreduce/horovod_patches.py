@@ -18,6 +18,8 @@ class Patch:
     why: str
 
 
+GLOO_PAIR = "third_party/gloo/gloo/transport/tcp/pair.cc"
+
 PATCHES = (
     Patch(
         "horovod/tensorflow/CMakeLists.txt",
@@ -75,6 +77,57 @@ PATCHES = (
         "#define RETRY_WAITING_TIME_MILLSEC 500\n",
         "#define RETRY_WAITING_TIME_MILLSEC 20\n",
         "the store of an abandoned round is closed; waiting members should notice at once, not after 1.5 s",
+    ),
+    Patch(
+        GLOO_PAIR,
+        """\
+    if (nbytes < 0) {
+      return false;
+    }
+""",
+        """\
+    if (nbytes < 0) {
+      if (rx_.getOpcode() == Op::SEND_UNBOUND_BUFFER) {
+        signalException(
+            GLOO_ERROR_MSG("The receiving operation is gone ", peer_.str()));
+      }
+      return false;
+    }
+""",
+        "an operation that failed halfway through a message leaves a pair that never reads again, not even the end of "
+        "its connection: the next operation would wait there until its timeout",
+    ),
+    Patch(
+        GLOO_PAIR,
+        """\
+    if (op.buf != nullptr) {
+      op.buf->signalException(ex);
+    }
+  }
+
+  // Loop through pending send operations.
+""",
+        """\
+    if (op.buf != nullptr) {
+      op.buf->signalException(ex);
+    }
+    NonOwningPtr<UnboundBuffer> buf(op.ubuf);
+    if (buf) {
+      buf->signalException(ex);
+    }
+  }
+
+  // The message that is just being received.
+  if (rx_.getOpcode() == Op::SEND_UNBOUND_BUFFER) {
+    NonOwningPtr<UnboundBuffer> buf(rx_.ubuf);
+    if (buf) {
+      buf->signalException(ex);
+    }
+  }
+
+  // Loop through pending send operations.
+""",
+        "who waits for a message that has been sent or received in part was not told that its connection is broken",
     ),
     Patch(
         "horovod/common/common.h",

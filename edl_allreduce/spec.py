@@ -58,8 +58,8 @@ class DataSpec:
     )
     shuffle: bool = flag("shuffle the records anew in every epoch (deterministic, by seed)", True)
     on_bad_record: str = flag(
-        "what follows from a record that makes the user's code fail, or a damaged chunk: fail ends the job, skip goes on "
-        "without it and lists it",
+        "what follows from a record that makes the user's code fail, or a damaged chunk: fail ends the job, skip goes "
+        "on without it and lists it",
         "fail",
         check="fail or skip",
         metavar="fail|skip",
@@ -112,7 +112,23 @@ class ElasticSpec:
     num_workers: int = flag("how many workers to keep alive", 1, check="positive")
     min_workers: int = flag("with fewer workers than this, training waits", 1, check="positive")
     worker_timeout: float = flag(
-        "a worker that is silent for so many seconds is dropped and replaced", 3.0, check="positive", advanced=True
+        "a worker that is silent, or holds up the others, for so many seconds is dropped and replaced (longer where "
+        "steps take long)",
+        3.0,
+        check="positive",
+        advanced=True,
+    )
+    prepare_timeout: float = flag(
+        "a worker that starts, or reads or writes weights, for so many seconds is dropped and replaced",
+        600.0,
+        check="positive",
+        advanced=True,
+    )
+    coordinator_timeout: float = flag(
+        "a worker that cannot reach the coordinator for so many seconds ends; until then it trains on",
+        300.0,
+        check="positive",
+        advanced=True,
     )
     gather_timeout: float = flag(
         "at the start, and when several workers come, wait at most so many seconds for the slowest",
@@ -122,7 +138,7 @@ class ElasticSpec:
     )
     part_timeout: float = flag(
         "after a failure, a worker that is not ready for the next round after so many seconds is dropped",
-        30.0,
+        10.0,
         check="positive",
         advanced=True,
     )

@@ -20,13 +20,14 @@ def check(job: JobSpec) -> None:
     """Looks at everything a local job needs; imports none of it.
 
     Raises:
-        UsageError: model_zoo, a name in it, or output is wrong, or a package of the worker is missing.
+        UsageError: model_zoo, a name in it, output or resume is wrong, or a package of the worker is missing.
         ModelError: a file of the model is not Python.
         StorageError: data matches no file, or cannot be listed.
     """
     check_model(job.model)
     check_data(job.data.data)
     check_output(job.output)
+    check_resume(job)
     check_packages(lambda name: importlib.util.find_spec(name) is not None)
 
 
@@ -67,23 +68,29 @@ def check_data(pattern: str) -> None:
 
 
 def check_output(output: OutputSpec) -> None:
-    """Refuses an output that holds something, unless it is to be replaced, and one that cannot be written."""
-    from edl_allreduce import storage
+    """Refuses an output that holds something else than checkpoints, unless it is to be replaced, or cannot be written."""
+    from edl_allreduce import checkpoint, storage
 
     url = output.output
-    taken = UsageError(f"--output: {url} already exists; choose another folder or add --overwrite")
-    if storage.is_remote(url):
-        if not output.overwrite and storage.exists(url):
-            raise taken
-        return
     folder = Path(url.removeprefix("file://")).expanduser()
-    if folder.exists() and not folder.is_dir():
+    local = not storage.is_remote(url)
+    if local and folder.exists() and not folder.is_dir():
         raise UsageError(f"--output: {url} is a file; choose a folder")
-    if folder.exists() and not output.overwrite and any(folder.iterdir()):
-        raise taken
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"--output: {url} cannot be made: {there} is not a folder that this user may write to")
+    there = set(storage.names_in(url) or ()) - {checkpoint.FOLDER}
+    if there and not output.overwrite:
+        raise UsageError(f"--output: {url} already exists; choose another folder or add --overwrite")
+    if local:
+        above = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            raise UsageError(f"--output: {url} cannot be made: {above} is not a folder that this user may write to")
+
+
+def check_resume(job: JobSpec) -> None:
+    """Refuses to go on from another training's checkpoint by accident, or from none where there must be one."""
+    from edl_allreduce import checkpoint
+    from edl_allreduce.resume import checkpoint_to_resume
+
+    checkpoint_to_resume(job, checkpoint.newest(job.output.output))
 
 
 def check_packages(installed: Callable[[str], bool]) -> None:

@@ -18,6 +18,7 @@ def changes(before: Status | None, now: Status) -> list[str]:
         lines.append(headline(now))
     if before and before.phase in RUNNING and now.phase in RUNNING:
         lines += _worker_changes(before, now)
+    lines += _warnings(before, now)
     told = {each.number for each in _told_rounds(before)} if before else set()
     lines += [_round_line(each) for each in _told_rounds(now) if each.number not in told]
     return [line for line in lines if line]
@@ -33,6 +34,8 @@ def headline(status: Status) -> str:
         return status.message or "starting"
     if status.phase == "exporting":
         return status.message or "writing the trained model"
+    if status.phase == "stopping":
+        return "stopping: saving a checkpoint"
     if status.phase == "reforming":
         return status.message or "forming the next round"
     return status.message if status.phase == "training" else ""
@@ -67,10 +70,49 @@ def ending(status: Status, output: str, logs: Path) -> list[str]:
     steps = f"{_count(status.position.step, 'step')} in {clock(status.training_seconds)}"
     if status.phase == "done":
         epochs = _count(status.num_epochs, "epoch")
-        return [f"trained {epochs}, {steps}; the last loss is {status.loss:.4g}", f"model in {output}, logs in {logs}"]
+        return [
+            f"trained {epochs}, {steps}; the last loss is {status.loss:.4g}",
+            *_where_time_went(status),
+            f"model in {output}, logs in {logs}",
+        ]
     if status.phase == "stopped":
-        return [f"stopped after {steps}; logs in {logs}"]
-    return [f"ended after {steps}"] if status.position.step else []
+        return [f"stopped after {steps}; logs in {logs}", *_how_to_go_on(status)]
+    return [f"ended after {steps}", *_how_to_go_on(status)] if status.position.step else []
+
+
+def _where_time_went(status: Status) -> list[str]:
+    """One line about goodput when something has happened to the job, one about records that were left out."""
+    told = status.goodput
+    lines = []
+    if told.wall_seconds and sum(lost.rounds for lost in told.lost):
+        useful = f"{100 * told.useful_seconds / told.wall_seconds:.1f} % of the time in steps that count"
+        causes = [
+            f"{lost.kind} {lost.rounds} × {clock(lost.seconds / lost.rounds)}" for lost in told.lost if lost.rounds
+        ]
+        again = f"; {told.repeated_records:,} records computed twice" if told.repeated_records else ""
+        lines.append(f"goodput: {useful}; pauses: {', '.join(causes)}{again}")
+    if status.skipped_records:
+        lines.append(f"{_count(status.skipped_records, 'record')} left out as bad, listed in the job's history.jsonl")
+    return lines
+
+
+def _how_to_go_on(status: Status) -> list[str]:
+    if not status.HasField("checkpoint"):
+        return []
+    return [f"the same command goes on from the checkpoint at step {status.checkpoint.step:,}"]
+
+
+def _warnings(before: Status | None, now: Status) -> list[str]:
+    """What is not as it should be, although the job goes on."""
+    lines = []
+    if now.coordinator_restarts > (before.coordinator_restarts if before else 0):
+        lines.append("the coordinator was restarted; the workers train on")
+    if now.checkpoint_error and (before is None or before.checkpoint_error != now.checkpoint_error):
+        lines.append(f"warning: no checkpoint could be written: {now.checkpoint_error}")
+    new = now.skipped_records - (before.skipped_records if before else 0)
+    if new > 0:
+        lines.append(f"warning: {_count(new, 'bad record')} left out")
+    return lines
 
 
 def clock(seconds: float) -> str:
@@ -94,6 +136,8 @@ def _told_rounds(status: Status) -> list[RoundStatus]:
 
 def _round_line(each: RoundStatus) -> str:
     cause = f": {each.cause}" if each.cause and each.number > 1 else ""
+    if each.number == 1 and each.first_step > 1:
+        cause = f", from the checkpoint at step {each.first_step - 1:,}"
     pause = f", paused {each.paused_seconds:.2f} s" if each.paused_seconds else ""
     return f"round {each.number} with {_count(each.size, 'worker')}{cause}{pause}"
 

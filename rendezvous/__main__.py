@@ -12,18 +12,22 @@ import sys
 import time
 from pathlib import Path
 
+from edl_allreduce.checkpoint import Checkpoint
 from google.protobuf import json_format
 
-from edl_allreduce import recordio, storage
+from edl_allreduce import bundle, checkpoint, recordio, storage
 from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.control.dataset import dataset_from_message, dataset_to_message
 from edl_allreduce.dataset import Dataset, make_dataset
 from edl_allreduce.errors import DataError, EdlError
 from edl_allreduce.job_folder import JobFolder, write_whole
+from edl_allreduce.resume import check_data, checkpoint_to_resume
 from edl_allreduce.spec import JobSpec
 from rendezvous import events
-from rendezvous.coordinator import Coordinator
+from rendezvous.coordinator import Coordinator, Site
 from rendezvous.provisioner.local import LocalProvisioner
-from rendezvous.service import serve
+from rendezvous.service import listen, start_serving
+from rendezvous.state import State, recovered
 from rendezvous.status import make_status
 from rendezvous.telemetry import Telemetry
 
@@ -43,23 +47,47 @@ def main() -> int:
     )
     try:
         spec = JobSpec.from_json(folder.spec.read_text(encoding="utf-8"))
-        return asyncio.run(_run(spec, folder))
+        return asyncio.run(_run(spec, folder, int(os.environ.get("EDL_RESTARTS", "0"))))
     except EdlError as error:
         log.error("%s", error)
         _write_status(folder, pb.Status(phase="failed", message=str(error), exit_code=error.exit_code))
         return error.exit_code
 
 
-async def _run(spec: JobSpec, folder: JobFolder) -> int:
-    dataset = await asyncio.to_thread(_index, spec)
-    with open(folder.history, "a", buffering=1, encoding="utf-8") as history:
-        coordinator = Coordinator(spec, dataset, ADDRESS, str(folder.path), Telemetry(history), time.monotonic)
-        server, port = await serve(coordinator, folder.token.read_text(encoding="ascii").strip(), ADDRESS)
+async def _run(spec: JobSpec, folder: JobFolder, restarts: int) -> int:
+    output = spec.output.output
+    if restarts and await asyncio.to_thread(bundle.written_by, output) == folder.name:
+        _write_status(folder, pb.Status(phase="done"))  # the coordinator before this one died over saying so
+        return 0
+    newest = await asyncio.to_thread(_newest_checkpoint, spec, restarts)
+    dataset = await asyncio.to_thread(_dataset, spec, folder, newest)
+    if newest and not restarts:
+        check_data(dataset.fingerprint, newest)
+    server, port = listen(folder.token.read_text(encoding="ascii").strip(), ADDRESS, _port_before(folder))
+    with open(folder.history, "a+", buffering=1, encoding="utf-8") as history:
+        telemetry = Telemetry(history, time.time)
+        history.seek(0)
+        last_round = telemetry.replay(history)
+        provisioner = LocalProvisioner(
+            folder,
+            f"{ADDRESS}:{port}",
+            spec.elastic.num_workers,
+            lambda *ending: coordinator.process_ended(*ending),
+        )
+        position = newest.position if newest else None
+        telemetry.checkpoint = position
+        if restarts:
+            left, target = provisioner.recover(), telemetry.target or spec.elastic.num_workers
+            state = recovered(target, position, left.alive, left.next_id, last_round + 1, time.monotonic())
+            telemetry.restarted(restarts)
+        else:
+            state = State(target=spec.elastic.num_workers, checkpoint=position)
+        site = Site(folder.name, ADDRESS, str(folder.path))
+        coordinator = Coordinator(spec, dataset, site, state, telemetry, time.monotonic)
+        await start_serving(server, coordinator)
         write_whole(folder.address, f"{ADDRESS}:{port}")
         _stop_on_signals(coordinator)
-        coordinator.start(
-            LocalProvisioner(folder, f"{ADDRESS}:{port}", spec.elastic.num_workers, coordinator.part_with)
-        )
+        coordinator.start(provisioner)
         await coordinator.ended.wait()
         await coordinator.close()
         status = make_status(coordinator)
@@ -69,17 +97,46 @@ async def _run(spec: JobSpec, folder: JobFolder) -> int:
     return status.exit_code
 
 
-def _index(spec: JobSpec) -> Dataset:
+def _newest_checkpoint(spec: JobSpec, restarts: int) -> Checkpoint | None:
+    """The checkpoint to go on from; a coordinator that takes over goes on with its own job's, whatever was asked."""
+    newest = checkpoint.newest(spec.output.output)
+    if restarts:
+        return newest
+    chosen = checkpoint_to_resume(spec, newest)
+    if newest and not chosen:
+        checkpoint.remove_all(spec.output.output)
+    return chosen
+
+
+def _dataset(spec: JobSpec, folder: JobFolder, newest: Checkpoint | None) -> Dataset:
+    """The job's data; what the first coordinator found is kept, since workers hold on to it."""
+    kept = str(folder.dataset)
+    if folder.dataset.exists():
+        return dataset_from_message(pb.Dataset.FromString(storage.read_bytes(kept)))
+    dataset = _index(spec, newest.origin.lanes if newest else spec.data.lanes)
+    storage.write_bytes_atomic(kept, dataset_to_message(dataset).SerializeToString())
+    return dataset
+
+
+def _index(spec: JobSpec, lanes: int) -> Dataset:
     files = storage.expand(spec.data.data)
     log.info("indexing %d files", len(files))
     started = time.monotonic()
     indexes = recordio.index_many(files)
     data, workers = spec.data, spec.elastic.num_workers
-    dataset = make_dataset(files, indexes, data.records_per_task, data.lanes, workers)
+    dataset = make_dataset(files, indexes, data.records_per_task, lanes, workers)
     if dataset.records == 0:
         raise DataError(f"--data: {data.data} holds no records ({len(files)} files, all empty)")
     log.info("%d records in %d tasks, %.2f s", dataset.records, len(dataset.tasks), time.monotonic() - started)
     return dataset
+
+
+def _port_before(folder: JobFolder) -> int:
+    """The port that workers of an earlier coordinator try; 0: any."""
+    try:
+        return int(folder.address.read_text(encoding="utf-8").rsplit(":", 1)[1])
+    except (FileNotFoundError, ValueError, IndexError):
+        return 0
 
 
 def _stop_on_signals(coordinator: Coordinator) -> None:

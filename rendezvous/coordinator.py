@@ -11,18 +11,22 @@ from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_to_message
 from edl_allreduce.control.position import position_from_message, position_to_message
 from edl_allreduce.dataset import Dataset
-from edl_allreduce.position import Schedule, deal_lanes
+from edl_allreduce.position import Position, Schedule, deal_lanes
 from edl_allreduce.spec import JobSpec
 from rendezvous import events, rounds
 from rendezvous.provisioner import Provisioner
-from rendezvous.state import Policy, Round, State, WorkerState
+from rendezvous.shares import rebalance
+from rendezvous.state import Kind, Phase, Policy, Round, State, WorkerState
 from rendezvous.store import RoundStore
 from rendezvous.telemetry import Telemetry
+from rendezvous.watchdog import Doing, Hung, Stuck, judge
 
 log = logging.getLogger(__name__)
 
 END_GRACE_SECONDS = 5.0
-BUSY_SECONDS = 60.0
+BUSY_SECONDS = 60.0  # of silence, while TensorFlow's import, tracing and saving may hold Python's lock for long
+JUDGE_SECONDS = 0.1  # between two looks at who holds up the round, at least
+EXPORTED = "exported"
 
 
 @dataclass
@@ -32,11 +36,32 @@ class Presence:
     Attributes:
         outbox: what is still to be sent to it; None ends the stream.
         heard: when its last message came, in seconds of the coordinator's clock.
+        doing: what its training thread does.
+        position: how far its weights are, as last told.
+        began: when the newest round began, which it may not know yet.
     """
 
     outbox: asyncio.Queue[pb.ToWorker | None]
     heard: float
     pid: int
+    doing: Doing
+    position: Position | None = None
+    began: float = 0.0
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a job runs.
+
+    Attributes:
+        name: of the job.
+        address: the IP address on which the rounds' stores listen.
+        job_folder: told to workers that share this machine's disk; empty where they do not.
+    """
+
+    name: str
+    address: str
+    job_folder: str = ""
 
 
 class Coordinator:
@@ -44,8 +69,8 @@ class Coordinator:
 
     Args:
         spec, dataset: the job and its data.
-        address: the IP address on which the rounds' stores listen.
-        job_folder: told to workers that share this machine's disk.
+        site: where it runs.
+        state: of a job that begins, or `state.recovered`.
         telemetry: where steps and rounds are noted.
         clock: seconds, monotonic.
     """
@@ -54,30 +79,25 @@ class Coordinator:
         self,
         spec: JobSpec,
         dataset: Dataset,
-        address: str,
-        job_folder: str,
+        site: Site,
+        state: State,
         telemetry: Telemetry,
         clock: Callable[[], float],
     ) -> None:
-        self.spec, self.dataset, self.telemetry = spec, dataset, telemetry
+        self.spec, self.dataset, self.site, self.state, self.telemetry = spec, dataset, site, state, telemetry
         self.schedule = Schedule(dataset.records, spec.training.num_epochs)
-        self.state = State(target=spec.elastic.num_workers)
         self.presences: dict[int, Presence] = {}
+        self.shares: dict[int, float] = {}
+        self.lanes: dict[int, int] = {}  # how many each member of the newest round has
         self.ended = asyncio.Event()
-        self.changed = asyncio.Event()
         self.started_at = clock()
-        self.first_round_at: float | None = None
-        self._policy = Policy(
-            finished=self.schedule.finished,
-            min_workers=spec.elastic.min_workers,
-            gather_timeout=spec.elastic.gather_timeout,
-            part_timeout=spec.elastic.part_timeout,
-        )
-        self._address, self._clock = address, clock
-        self._welcome = pb.Welcome(spec=spec.to_json(), dataset=dataset_to_message(dataset), job_folder=job_folder)
+        self._policy = make_policy(spec, self.schedule)
+        self._clock = clock
         self._provisioner: Provisioner | None = None
         self._store: RoundStore | None = None
         self._tick: asyncio.TimerHandle | None = None
+        self._judged_at = 0.0
+        self._repeated = 0  # records of the step in which the round failed
 
     def start(self, provisioner: Provisioner) -> None:
         """Starts the first workers."""
@@ -105,19 +125,27 @@ class Coordinator:
         if self.state.phase is not before:
             log.info("%s -> %s", before.value, self.state.phase.value)
         self._plan_tick()
-        self.changed.set()
+
+    def scale(self, num_workers: int) -> None:
+        """Keeps this many workers alive from now on."""
+        self.telemetry.scaled(num_workers)
+        self.tell(events.Scaled(num_workers))
 
     # Streams.
 
     def greet(self, hello: pb.Hello) -> Presence | None:
         """A worker has opened its stream; None when it is not expected (any more)."""
         worker = self.state.workers.get(hello.worker_id)
-        if worker is None or worker.state is not WorkerState.STARTING:
+        if worker is None or worker.state not in (WorkerState.STARTING, WorkerState.UNHEARD):
             return None
-        presence = Presence(asyncio.Queue(), self._clock(), hello.pid)
+        now = self._clock()
+        presence = Presence(asyncio.Queue(), now, hello.pid, Doing(pb.WAITING, now))
         self.presences[hello.worker_id] = presence
-        presence.outbox.put_nowait(pb.ToWorker(welcome=self._welcome))
-        self.tell(events.Greeted(hello.worker_id, hello.host))
+        presence.outbox.put_nowait(pb.ToWorker(welcome=self._welcome()))
+        standing = _standing(hello.standing) if hello.HasField("standing") else None
+        self.tell(events.Greeted(hello.worker_id, hello.host, hello.address, standing))
+        if hello.standing.state == EXPORTED:
+            self.tell(events.Exported(hello.worker_id))
         self._watch(hello.worker_id)
         return presence
 
@@ -129,32 +157,97 @@ class Coordinator:
         presence.heard = self._clock()
         match message.WhichOneof("message"):
             case "progress":
-                self.telemetry.heard(message.progress, presence.heard)
-                self.changed.set()
+                self._progress(presence, message.progress)
             case "ready":
                 self.tell(events.Ready(worker_id))
             case "parted":
-                parted = message.parted
-                error = parted.error if parted.failed else None
-                self.tell(events.Parted(worker_id, parted.round, position_from_message(parted.position), error))
+                self._parted(worker_id, message.parted)
             case "leaving":
                 self.tell(events.Leaving(worker_id))
             case "broke":
                 self.tell(events.Broke(worker_id, message.broke.error, message.broke.exit_code))
             case "exported":
                 self.tell(events.Exported(worker_id))
+            case "restored":
+                found = message.restored
+                position = position_from_message(found.position) if found.HasField("position") else None
+                self.tell(events.Restored(worker_id, position))
+            case "checkpointed":
+                done = message.checkpointed
+                self.telemetry.checkpointed(done)
+                position = None if done.error else position_from_message(done.position)
+                self.tell(events.Checkpointed(worker_id, position))
+            case "skipped":
+                self.telemetry.left_out(message.skipped)
 
-    def part_with(self, worker_id: int, why: str) -> None:
-        """A worker's stream or process has ended."""
+    def part_with(self, worker_id: int, why: str, kind: Kind = Kind.LOST) -> None:
+        """A worker's stream has ended, or must end."""
         presence = self.presences.pop(worker_id, None)
         if presence:
             presence.outbox.put_nowait(None)
         worker = self.state.workers.get(worker_id)
         if worker is None or self.state.phase.ended:
             return
-        if not worker.leaving:
-            self._provisioner_kill(worker_id)  # it may still be alive, cut off from us
-        self.tell(events.Lost(worker_id, why))
+        if worker.leaving and kind is Kind.LOST:
+            self._kill_later(worker_id)  # it has said so; let it end
+        else:
+            self._kill(worker_id)  # it may still be alive, cut off from us
+        self.tell(events.Lost(worker_id, why, kind, presence.position if presence else None))
+
+    def process_ended(self, worker_id: int, why: str, told_to_go: bool) -> None:
+        """A worker's process has ended; its stream may have told so already."""
+        presence = self.presences.pop(worker_id, None)
+        if presence:
+            presence.outbox.put_nowait(None)
+        if worker_id in self.state.workers:
+            position = presence.position if presence else None
+            self.tell(events.Lost(worker_id, why, position=position, told_to_go=told_to_go))
+        else:
+            self.tell(events.Explained(worker_id, why))
+
+    def _welcome(self) -> pb.Welcome:
+        return pb.Welcome(
+            spec=self.spec.to_json(),
+            dataset=dataset_to_message(self.dataset),
+            job_folder=self.site.job_folder,
+            job=self.site.name,
+            told_step=self.telemetry.told,
+        )
+
+    def _progress(self, presence: Presence, progress: pb.Progress) -> None:
+        self.telemetry.heard(progress, presence.heard)
+        since = max(presence.heard - progress.activity_seconds, presence.began)
+        presence.doing = Doing(progress.activity, since, progress.compute_seconds or presence.doing.usual)
+        presence.position = position_from_message(progress.position)
+        if presence.heard - self._judged_at >= JUDGE_SECONDS:
+            self._judged_at = presence.heard
+            self._judge(presence.heard)
+
+    def _judge(self, now: float) -> None:
+        """Looks whether somebody holds up the round."""
+        current = self.state.round
+        if current is None or self.state.phase not in (Phase.TRAINING, Phase.PARTING):
+            return
+        training = [id for id in current.members if self._is_training(id)]
+        doing = {id: self.presences[id].doing for id in training if id in self.presences}
+        others_wait = len(training) < len(current.members)
+        timeout = self.spec.elastic.worker_timeout
+        match judge(doing, others_wait, self.telemetry.step_seconds(), now, timeout):
+            case Hung(id, why):
+                log.warning("worker %d hangs: it %s", id, why)
+                self.part_with(id, why, Kind.HUNG)
+            case Stuck(why):
+                self.tell(events.Stalled(current.number, why))
+
+    def _is_training(self, worker_id: int) -> bool:
+        worker = self.state.workers.get(worker_id)
+        return worker is not None and worker.state is WorkerState.TRAINING
+
+    def _parted(self, worker_id: int, parted: pb.Parted) -> None:
+        self._repeated = max(self._repeated, parted.repeated)
+        error = parted.error if parted.failed else None
+        position = position_from_message(parted.position) if parted.HasField("position") else None
+        self.tell(events.Parted(worker_id, parted.round, position, error, tuple(parted.unreachable)))
 
     def _watch(self, worker_id: int) -> None:
         """Drops a worker that is silent for too long; looks when its newest message would be too old."""
@@ -162,14 +255,14 @@ class Coordinator:
         worker = self.state.workers.get(worker_id)
         if presence is None or worker is None:
             return
-        limit = self.spec.elastic.worker_timeout
-        if worker.state in (WorkerState.PREPARING, WorkerState.EXPORTING):
-            limit = max(BUSY_SECONDS, limit)  # TensorFlow's import, tracing and saving may hold Python's lock for long
+        timeout = self.spec.elastic.worker_timeout
+        busy = worker.state in (WorkerState.PREPARING, WorkerState.EXPORTING, WorkerState.RESTORING)
+        limit = max(BUSY_SECONDS, timeout) if busy else timeout
         left = presence.heard + limit - self._clock()
         if left <= 0:
-            self.part_with(worker_id, f"was silent for {limit:g} s")
+            self.part_with(worker_id, f"was silent for {limit:g} s", Kind.HUNG)
         else:
-            asyncio.get_running_loop().call_later(min(left, self.spec.elastic.worker_timeout), self._watch, worker_id)
+            asyncio.get_running_loop().call_later(min(left, timeout), self._watch, worker_id)
 
     # Effects.
 
@@ -187,26 +280,37 @@ class Coordinator:
                 self._send(members, pb.ToWorker(abandon=pb.Abandon(round=number)))
             case events.AskToLeave(id):
                 self._send((id,), pb.ToWorker(leave=pb.Leave()))
+            case events.Dismiss(id):
+                self._send((id,), pb.ToWorker(stop=pb.Stop(reason="not needed any more")))
+                self._kill_later(id)
+            case events.AskToRestore(id):
+                self._send((id,), pb.ToWorker(restore=pb.Restore()))
+            case events.AskToCheckpoint(id):
+                self._send((id,), pb.ToWorker(checkpoint=pb.Checkpoint()))
             case events.AskToExport(id):
                 self._send((id,), pb.ToWorker(export=pb.Export()))
             case events.Drop(id, why):
                 log.warning("worker %d is dropped: it %s", id, why)
-                self._provisioner_kill(id)
+                self._kill(id)
                 self.part_with(id, why)
             case events.EndJob():
-                self._send(tuple(self.presences), pb.ToWorker(stop=pb.Stop(reason=self.state.verdict)))
-                for id in self.state.workers.keys() - self.presences.keys():
-                    self._provisioner_kill(id)  # it has not greeted yet, and cannot be told
-                self.ended.set()
+                self._end()
 
     def _begin(self, new: Round) -> None:
         self._close_store()
         if len(new.members) > 1:
-            self._store = RoundStore(self._address)
-        self.first_round_at = self.first_round_at or self._clock()
-        self.telemetry.began(new.number, new.members, new.cause, new.position)
-        lanes = deal_lanes(self.dataset.lanes, [1.0] * len(new.members))
+            self._store = RoundStore(self.site.address)
+        now, seconds = self._clock(), {id: self.presences[id].doing.usual for id in new.members if id in self.presences}
+        self.telemetry.began(new)
+        self.telemetry.must_repeat(new.number, self._repeated)
+        self._repeated = 0
+        self.shares = rebalance(new.members, self.shares, seconds)
+        lanes = deal_lanes(self.dataset.lanes, [self.shares[id] for id in new.members])
+        self.lanes = {id: len(own) for id, own in zip(new.members, lanes, strict=True)}
         for id, own in zip(new.members, lanes, strict=True):
+            if id in self.presences:
+                self.presences[id].doing = Doing(pb.WAITING, now, seconds[id])
+                self.presences[id].began = now
             message = pb.Round(
                 number=new.number,
                 members=new.members,
@@ -218,14 +322,23 @@ class Coordinator:
             )
             self._send((id,), pb.ToWorker(round=message))
 
+    def _end(self) -> None:
+        self._send(tuple(self.presences), pb.ToWorker(stop=pb.Stop(reason=self.state.verdict)))
+        for id in self.state.workers.keys() - self.presences.keys():
+            self._kill(id)  # it has not greeted yet, and cannot be told
+        self.ended.set()
+
     def _send(self, members: tuple[int, ...], message: pb.ToWorker) -> None:
         for id in members:
             if id in self.presences:
                 self.presences[id].outbox.put_nowait(message)
 
-    def _provisioner_kill(self, worker_id: int) -> None:
+    def _kill(self, worker_id: int) -> None:
         if self._provisioner:
             self._provisioner.kill(worker_id)
+
+    def _kill_later(self, worker_id: int) -> None:
+        asyncio.get_running_loop().call_later(END_GRACE_SECONDS, self._kill, worker_id)
 
     def _close_store(self) -> None:
         if self._store:
@@ -240,3 +353,32 @@ class Coordinator:
         if deadline is not None and not self.state.phase.ended:
             wait = max(0.0, deadline - self._clock())
             self._tick = asyncio.get_running_loop().call_later(wait, self.tell, events.Tick())
+
+
+def make_policy(spec: JobSpec, schedule: Schedule) -> Policy:
+    """The limits that follow from a job's spec."""
+    elastic, output = spec.elastic, spec.output
+    return Policy(
+        finished=schedule.finished,
+        min_workers=elastic.min_workers,
+        gather_timeout=elastic.gather_timeout,
+        part_timeout=elastic.part_timeout,
+        busy_timeout=elastic.prepare_timeout,
+        recover_timeout=elastic.worker_timeout + BUSY_SECONDS / 10,
+        checkpoint_secs=output.checkpoint_secs,
+        saves=bool(output.checkpoint_secs or output.checkpoint_steps),
+    )
+
+
+def _standing(message: pb.Standing) -> events.Standing:
+    state = WorkerState.EXPORTING if message.state == EXPORTED else WorkerState(message.state)
+    return events.Standing(
+        state=state,
+        position=position_from_message(message.position) if message.HasField("position") else None,
+        round=_round(message.round) if message.HasField("round") else None,
+        failed=message.failed,
+    )
+
+
+def _round(message: pb.Round) -> Round:
+    return Round(message.number, tuple(message.members), position_from_message(message.position), message.synchronize)

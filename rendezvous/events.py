@@ -5,16 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edl_allreduce.position import Position
-from rendezvous.state import Round
+from rendezvous.state import Kind, Round, WorkerState
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a worker that had greeted an earlier coordinator tells of itself.
+
+    Attributes:
+        position: how far its weights are; None: they are not the job's.
+        round: the newest round it was told of.
+        failed: it has parted from that round because the round had failed.
+    """
+
+    state: WorkerState
+    position: Position | None = None
+    round: Round | None = None
+    failed: bool = False
 
 
 # Events: what has happened.
 @dataclass(frozen=True)
 class Greeted:
-    """A worker has opened its stream."""
+    """A worker has opened its stream; `standing` is None for a new process."""
 
     id: int
     host: str
+    address: str = ""
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True)
@@ -26,12 +44,13 @@ class Ready:
 
 @dataclass(frozen=True)
 class Parted:
-    """A worker has left its round with its weights at `position`."""
+    """A worker has left its round with its weights at `position`; None: it never got the job's weights."""
 
     id: int
     round: int
-    position: Position
+    position: Position | None
     error: str | None = None  # None: all members agreed to part after this step
+    unreachable: tuple[str, ...] = ()  # addresses of members from which no answer has come
 
 
 @dataclass(frozen=True)
@@ -43,10 +62,50 @@ class Leaving:
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker's stream or process has ended, or it has been silent for too long."""
+    """A worker's stream or process has ended, or it has been silent, or has held up the others, for too long.
+
+    Attributes:
+        position: the newest that it told.
+        told_to_go: it was sent away while it started, before it could say so itself.
+    """
 
     id: int
     why: str
+    kind: Kind = Kind.LOST
+    position: Position | None = None
+    told_to_go: bool = False
+
+
+@dataclass(frozen=True)
+class Explained:
+    """It is now known how a lost worker's process ended."""
+
+    id: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Stalled:
+    """No member of a round gets any further."""
+
+    round: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A worker has taken the weights of the newest checkpoint; or there is none, then `position` is None."""
+
+    id: int
+    position: Position | None
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """A worker has written a checkpoint; or could not, then `position` is None."""
+
+    id: int
+    position: Position | None
 
 
 @dataclass(frozen=True)
@@ -74,9 +133,10 @@ class Scaled:
 
 @dataclass(frozen=True)
 class Stopped:
-    """Somebody wants the job to end."""
+    """Somebody wants the job to end; `save`: with a checkpoint from which it can go on."""
 
     why: str
+    save: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,7 +144,22 @@ class Tick:
     """Nothing but time has passed."""
 
 
-Event = Greeted | Ready | Parted | Leaving | Lost | Broke | Exported | Scaled | Stopped | Tick
+Event = (
+    Greeted
+    | Ready
+    | Parted
+    | Leaving
+    | Lost
+    | Explained
+    | Stalled
+    | Restored
+    | Checkpointed
+    | Broke
+    | Exported
+    | Scaled
+    | Stopped
+    | Tick
+)
 
 
 # Effects: what is to be done.
@@ -120,7 +195,28 @@ class AbandonRound:
 
 @dataclass(frozen=True)
 class AskToLeave:
-    """Tell a worker to finish its step and end."""
+    """Tell a worker to finish its step, part, and wait until it is dismissed."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Dismiss:
+    """Tell a worker that it is not needed any more."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class AskToRestore:
+    """Tell a worker to take the weights of the newest checkpoint: its writer may have died before it could tell."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class AskToCheckpoint:
+    """Tell a worker to write a checkpoint of its weights."""
 
     id: int
 
@@ -134,7 +230,7 @@ class AskToExport:
 
 @dataclass(frozen=True)
 class Drop:
-    """End a worker by force."""
+    """End a worker by force; the state has forgotten it already."""
 
     id: int
     why: str
@@ -145,4 +241,16 @@ class EndJob:
     """Stop every worker; the job is over."""
 
 
-Effect = StartWorker | BeginRound | AskToPart | AbandonRound | AskToLeave | AskToExport | Drop | EndJob
+Effect = (
+    StartWorker
+    | BeginRound
+    | AskToPart
+    | AbandonRound
+    | AskToLeave
+    | Dismiss
+    | AskToRestore
+    | AskToCheckpoint
+    | AskToExport
+    | Drop
+    | EndJob
+)

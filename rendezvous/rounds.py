@@ -6,6 +6,9 @@ a clock, so that every transition can be tested on its own.
 
     GATHERING ──round──▶ TRAINING ──failure, newcomer, leaver──▶ PARTING ──all parted or dropped──▶ GATHERING
         └──the furthest position is the end──▶ EXPORTING ──exported──▶ DONE          (from anywhere: FAILED, STOPPED)
+
+A coordinator that takes over a running job begins in RECOVERING; a job that is told to stop saves what it has in
+STOPPING.
 """
 
 from __future__ import annotations
@@ -16,37 +19,59 @@ from dataclasses import replace
 from edl_allreduce.position import Position
 from rendezvous.events import (
     AbandonRound,
+    AskToCheckpoint,
     AskToExport,
     AskToLeave,
     AskToPart,
+    AskToRestore,
     BeginRound,
-    Broke,
+    Dismiss,
     Drop,
     Effect,
     EndJob,
     Event,
-    Exported,
-    Greeted,
-    Leaving,
     Lost,
-    Parted,
-    Ready,
-    Scaled,
     StartWorker,
-    Stopped,
 )
-from rendezvous.state import FAILED_EXIT_CODE, STOPPED_EXIT_CODE, Phase, Policy, Round, State, Worker, WorkerState
+from rendezvous.learning import learn, lost
+from rendezvous.state import (
+    Cause,
+    Kind,
+    Phase,
+    Policy,
+    Round,
+    State,
+    Worker,
+    WorkerState,
+    in_state,
+    members,
+    preparing,
+    put,
+    ready,
+    without,
+)
+
+Decision = tuple[State, list[Effect]]
+
+# What a worker may be busy with alone, so that only time tells whether it hangs.
+_BUSY = (
+    WorkerState.STARTING,
+    WorkerState.PREPARING,
+    WorkerState.RESTORING,
+    WorkerState.SAVING,
+    WorkerState.EXPORTING,
+)
 
 
-def decide(state: State, event: Event, now: float, policy: Policy) -> tuple[State, list[Effect]]:
+def decide(state: State, event: Event, now: float, policy: Policy) -> Decision:
     """The next state, and what is to be done, after one event at time `now` (seconds)."""
     if state.phase.ended:
         return state, []
-    state = _learn(state, event, now, policy)
+    state = learn(state, event, now, policy)
     effects: list[Effect] = []
     while not state.phase.ended:
         settled = state
-        for look in (_staffing, _POLICIES[state.phase]):
+        for look in (_overdue, _staffing, _dismissing, _POLICIES[state.phase]):
             state, more = look(state, now, policy)
             effects += more
             if state is not settled:
@@ -60,79 +85,37 @@ def decide(state: State, event: Event, now: float, policy: Policy) -> tuple[Stat
 
 def next_deadline(state: State, policy: Policy) -> float | None:
     """When `Tick` should be told, if nothing else happens before (seconds of the same clock); None: never."""
-    if state.phase is Phase.PARTING:
-        return state.deadline
-    ready = [worker.since for worker in state.workers.values() if worker.state is WorkerState.READY]
-    return min(ready) + policy.gather_timeout if ready and _preparing(state) else None
+    times = [worker.since + policy.busy_timeout for worker in in_state(state, *_BUSY)]
+    times += [worker.since + policy.recover_timeout for worker in in_state(state, WorkerState.UNHEARD)]
+    if state.deadline is not None:
+        times.append(state.deadline)
+    if state.phase in (Phase.GATHERING, Phase.TRAINING) and preparing(state) and ready(state):
+        times.append(_patience_ends(ready(state), policy))
+    if state.phase is Phase.TRAINING and state.checkpoint_due is not None:
+        times.append(state.checkpoint_due)
+    return min(times, default=None)
 
 
-# Learning: an event changes what is known.
+# Policies: what is done about what is known. Each returns the state and effects; the very same state object: there is
+# nothing to do now.
 
 
-def _learn(state: State, event: Event, now: float, policy: Policy) -> State:
-    match event:
-        case Greeted(id, host) if id in state.workers:
-            return _put(state, replace(state.workers[id], state=WorkerState.PREPARING, since=now, host=host))
-        case Ready(id) if id in state.workers:
-            worker = replace(state.workers[id], state=WorkerState.READY, since=now)
-            return replace(_put(state, worker), early_deaths=0)
-        case Parted():
-            return _parted(state, event, now, policy)
-        case Leaving(id) if id in state.workers:
-            return _put(state, replace(state.workers[id], leaving=True))
-        case Lost(id, why) if id in state.workers:
-            return _lost(state, state.workers[id], why, policy)
-        case Broke(_, error, exit_code):
-            return _failed(state, error, exit_code)
-        case Exported(id) if state.phase is Phase.EXPORTING and id in state.workers:
-            return replace(state, phase=Phase.DONE)
-        case Scaled(target):
-            return replace(state, target=target)
-        case Stopped(why):
-            return replace(state, phase=Phase.STOPPED, verdict=why, exit_code=STOPPED_EXIT_CODE)
-    return state
+def _overdue(state: State, now: float, policy: Policy) -> Decision:
+    """Drops workers that take too long over something that they do alone."""
+    limits = dict.fromkeys(_BUSY, policy.busy_timeout) | {WorkerState.UNHEARD: policy.recover_timeout}
+    for worker in in_state(state, *limits):
+        limit = limits[worker.state]
+        if now >= worker.since + limit:
+            doing = "unheard of" if worker.state is WorkerState.UNHEARD else worker.state.value
+            why = f"was {doing} for {limit:g} s"
+            return lost(state, Lost(worker.id, why, Kind.HUNG), policy), [Drop(worker.id, why)]
+    return state, []
 
 
-def _parted(state: State, event: Parted, now: float, policy: Policy) -> State:
-    worker = state.workers.get(event.id)
-    if worker is None or worker.state is not WorkerState.TRAINING or state.round is None:
-        return state  # it has been dropped in the meantime
-    if event.round != state.round.number:
-        return state
-    began = state.round.position
-    state = _put(state, replace(worker, state=WorkerState.READY, since=now, position=event.position))
-    if event.error is None:
-        return replace(state, cause=state.cause or (f"worker {worker.id} left" if worker.leaving else ""))
-    if state.round_failed:
-        return state
-    barren = state.barren_rounds + 1 if event.position == began else 0
-    if barren >= policy.max_barren_rounds:
-        verdict = f"{barren} rounds in a row failed at step {event.position.step + 1}: {event.error}"
-        return _failed(state, verdict, FAILED_EXIT_CODE)
-    return replace(state, round_failed=True, barren_rounds=barren, cause=f"a reduction failed on worker {event.id}")
-
-
-def _lost(state: State, worker: Worker, why: str, policy: Policy) -> State:
-    state = replace(state, workers={id: each for id, each in state.workers.items() if id != worker.id})
-    if worker.leaving and worker.state is not WorkerState.TRAINING:
-        return state
-    if worker.state in (WorkerState.STARTING, WorkerState.PREPARING):
-        deaths = state.early_deaths + 1
-        if deaths < policy.max_early_deaths:
-            return replace(state, early_deaths=deaths)
-        verdict = f"{deaths} workers in a row died before they were ready; the last one, worker {worker.id}, {why}"
-        return _failed(state, verdict, FAILED_EXIT_CODE)
-    if worker.state is WorkerState.TRAINING:
-        return replace(state, round_failed=True, barren_rounds=0, cause=f"worker {worker.id} {why}")
-    return state
-
-
-# Policies: what each phase does about what is known. Each returns the state and effects; the very same state object:
-# there is nothing to do now.
-
-
-def _staffing(state: State, now: float, policy: Policy) -> tuple[State, list[Effect]]:
+def _staffing(state: State, now: float, policy: Policy) -> Decision:
     """Keeps as many workers alive as are wanted: starts missing ones, sends the youngest away."""
+    if state.phase is Phase.STOPPING:
+        return state, []
     staying = [worker for worker in state.workers.values() if not worker.leaving]
     if len(staying) > state.target:
         staying.sort(key=lambda worker: (worker.state is WorkerState.TRAINING, -worker.id))
@@ -146,110 +129,205 @@ def _staffing(state: State, now: float, policy: Policy) -> tuple[State, list[Eff
     return state, []
 
 
-def _gathering(state: State, now: float, policy: Policy) -> tuple[State, list[Effect]]:
-    ready = _ready(state)
-    furthest = max((worker.position for worker in ready if worker.position), default=None)
-    if furthest is not None and policy.finished(furthest):
-        chosen = next(worker for worker in ready if worker.position == furthest)
-        exporting = replace(chosen, state=WorkerState.EXPORTING, since=now)
-        return replace(_put(state, exporting), phase=Phase.EXPORTING), [AskToExport(chosen.id)]
-    if len(ready) < policy.min_workers or (furthest is None and _worth_waiting(state, ready, now, policy)):
+def _dismissing(state: State, now: float, policy: Policy) -> Decision:
+    """Lets leavers go that are in no round; the last one with the newest weights writes a checkpoint before."""
+    if state.phase not in (Phase.GATHERING, Phase.TRAINING, Phase.EXPORTING):
         return state, []
-    if furthest is None and state.round is not None and state.round.position != Position():
-        state = replace(state, cause=f"{state.cause}; nobody is left who has the weights: training starts again")
-    new = _form(state, ready, furthest or Position())
-    members = {id: replace(state.workers[id], state=WorkerState.TRAINING, since=now) for id in new.members}
-    state = replace(state, workers=state.workers | members, round=new, phase=Phase.TRAINING, cause="")
+    parting = state.round.members if state.round and state.phase is Phase.TRAINING else ()
+    leavers = [each for each in in_state(state, WorkerState.READY) if each.leaving and each.id not in parting]
+    keeper = _keeper(state, leavers) if policy.saves else None
+    if keeper:
+        return put(state, replace(keeper, state=WorkerState.SAVING, since=now)), [AskToCheckpoint(keeper.id)]
+    if not leavers:
+        return state, []
+    return without(state, *(worker.id for worker in leavers)), [Dismiss(worker.id) for worker in leavers]
+
+
+def _keeper(state: State, leavers: Iterable[Worker]) -> Worker | None:
+    """The leaver with weights that would be lost with it."""
+    best = max(leavers, key=_position, default=None)
+    if best is None or best.position is None or not _unsaved(state, best.position):
+        return None
+    keep = [worker for worker in state.workers.values() if not worker.leaving or worker.state is WorkerState.SAVING]
+    safe = any(worker.state is WorkerState.TRAINING or _position(worker) >= best.position for worker in keep)
+    return None if safe else best
+
+
+def _recovering(state: State, now: float, policy: Policy) -> Decision:
+    """Goes on where the coordinator before this one was, once every worker has told where it is."""
+    if in_state(state, WorkerState.UNHEARD):
+        return state, []
+    if in_state(state, WorkerState.EXPORTING):
+        return replace(state, phase=Phase.EXPORTING, cause=None), []
+    belong = state.round.members if state.round else ()
+    strays = [id for id in members(state) if id not in belong]
+    if strays:
+        return without(state, *strays), [Drop(id, "was in a round that is over") for id in strays]
+    restart = Cause(Kind.RESTART, "the coordinator was restarted")
+    if not members(state):
+        return replace(state, phase=Phase.GATHERING, round_failed=False, cause=state.cause or restart), []
+    intact = len(members(state)) == len(belong) and not state.round_failed
+    cause = None if intact else state.cause or restart
+    return replace(state, phase=Phase.TRAINING, round_failed=not intact, cause=cause), []
+
+
+def _gathering(state: State, now: float, policy: Policy) -> Decision:
+    if in_state(state, WorkerState.RESTORING, WorkerState.SAVING):
+        return state, []
+    waiting = ready(state)
+    furthest = max((worker.position for worker in waiting if worker.position), default=None)
+    if furthest is not None and policy.finished(furthest):
+        chosen = next(worker for worker in waiting if worker.position == furthest)
+        exporting = replace(chosen, state=WorkerState.EXPORTING, since=now)
+        return replace(put(state, exporting), phase=Phase.EXPORTING), [AskToExport(chosen.id)]
+    if len(waiting) < policy.min_workers or (furthest is None and _worth_waiting(state, waiting, now, policy)):
+        return state, []
+    if _may_restore(state, furthest):
+        chosen = replace(waiting[0], state=WorkerState.RESTORING, since=now)
+        return put(state, chosen), [AskToRestore(chosen.id)]
+    new = _form(state, waiting, furthest or Position())
+    training = {id: replace(state.workers[id], state=WorkerState.TRAINING, since=now) for id in new.members}
+    due = now + policy.checkpoint_secs if policy.checkpoint_secs else None
+    state = replace(
+        state,
+        workers=state.workers | training,
+        round=new,
+        next_round=new.number + 1,
+        phase=Phase.TRAINING,
+        cause=None,
+        unreachable=frozenset(),
+        searched=False,
+        checkpoint_due=due if state.checkpoint_due is None else state.checkpoint_due,
+    )
     return state, [BeginRound(new)]
 
 
-def _training(state: State, now: float, policy: Policy) -> tuple[State, list[Effect]]:
+def _may_restore(state: State, furthest: Position | None) -> bool:
+    """Whether a checkpoint may hold newer weights than anybody who is left."""
+    if state.searched:
+        return False
+    if furthest is not None:
+        return state.checkpoint is not None and state.checkpoint > furthest
+    return state.checkpoint is not None or state.next_round > 1
+
+
+def _training(state: State, now: float, policy: Policy) -> Decision:
     assert state.round is not None
-    still = _members(state)
+    still = members(state)
     if state.round_failed or len(still) < len(state.round.members):
         return replace(state, phase=Phase.PARTING, deadline=None), []
-    newcomers = _ready(state)
+    newcomers = ready(state)
     if newcomers and not _worth_waiting(state, newcomers, now, policy):
         names = ", ".join(str(worker.id) for worker in newcomers)
-        cause = f"worker{'s' if newcomers[1:] else ''} {names} joined"
+        cause = Cause(Kind.JOINED, f"worker{'s' if newcomers[1:] else ''} {names} joined")
         asked = AskToPart(state.round.number, still)
-        # No deadline: parting takes as long as the step in progress, and a hung member is found by its heartbeat.
+        # No deadline: parting takes as long as the step in progress, and a member that hangs is found by its silence.
         return replace(state, phase=Phase.PARTING, cause=cause, deadline=None), [asked]
+    if state.checkpoint_due is not None and now >= state.checkpoint_due:
+        due = now + policy.checkpoint_secs
+        return replace(state, checkpoint_due=due), [AskToCheckpoint(state.round.members[0])]
     return state, []
 
 
-def _leaving_round(state: State, now: float, policy: Policy) -> tuple[State, list[Effect]]:
+def _parting(state: State, now: float, policy: Policy) -> Decision:
     assert state.round is not None
-    still = _members(state)
+    still = members(state)
     if not still:
-        return replace(state, phase=Phase.GATHERING, round_failed=False, deadline=None), []
+        return _without_culprits(replace(state, phase=Phase.GATHERING, round_failed=False, deadline=None))
     if state.round_failed and state.deadline is None:
         deadline = now + policy.part_timeout
         return replace(state, deadline=deadline), [AbandonRound(state.round.number, still)]
     if state.deadline is not None and now >= state.deadline:
         why = f"did not part within {policy.part_timeout:g} s"
-        staying = {id: each for id, each in state.workers.items() if id not in still}
-        return replace(state, workers=staying), [Drop(id, why) for id in still]
+        return without(state, *still), [Drop(id, why) for id in still]
     return state, []
 
 
-def _exporting(state: State, now: float, policy: Policy) -> tuple[State, list[Effect]]:
-    if _in_state(state, WorkerState.EXPORTING):
+def _without_culprits(state: State) -> Decision:
+    """Drops workers until every pair of those that are left can reach each other."""
+    drops: list[Effect] = []
+    if state.cause is None or state.cause.kind is not Kind.NETWORK:
+        return state, drops
+    pairs = {pair for pair in state.unreachable if set(pair) <= state.workers.keys()}
+    while pairs:
+        alike = [id for pair in pairs for id in pair]
+        positions = {id: _position(state.workers[id]) for id in alike}
+        worst = min(alike, key=lambda id: (-alike.count(id), positions[id], -id))
+        pairs = {pair for pair in pairs if worst not in pair}
+        drops.append(Drop(worst, "cannot be reached by other workers"))
+        cause = Cause(Kind.NETWORK, f"worker {worst} could not be reached by other workers")
+        state = replace(without(state, worst), cause=cause)
+    return state, drops
+
+
+def _exporting(state: State, now: float, policy: Policy) -> Decision:
+    if in_state(state, WorkerState.EXPORTING):
         return state, []
     return replace(state, phase=Phase.GATHERING), []  # the one that exported was lost: choose again
 
 
-_POLICIES: dict[Phase, Callable[[State, float, Policy], tuple[State, list[Effect]]]] = {
+def _stopping(state: State, now: float, policy: Policy) -> Decision:
+    """All part after their step, one writes a checkpoint, the job is over; nobody is waited for too long."""
+    still = members(state)
+    if state.deadline is None:
+        asked: list[Effect] = [AskToPart(state.round.number, still)] if state.round and still else []
+        return replace(state, deadline=now + policy.stop_timeout), asked
+    if now >= state.deadline:
+        return replace(state, phase=Phase.STOPPED), []
+    if state.round and still and state.round_failed:
+        return replace(state, round_failed=False), [AbandonRound(state.round.number, still)]
+    if still or in_state(state, WorkerState.SAVING):
+        return state, []
+    best = max(in_state(state, WorkerState.READY), key=_position, default=None)
+    if best is None or best.position is None or not _unsaved(state, best.position):
+        return replace(state, phase=Phase.STOPPED), []
+    return put(state, replace(best, state=WorkerState.SAVING, since=now)), [AskToCheckpoint(best.id)]
+
+
+_POLICIES: dict[Phase, Callable[[State, float, Policy], Decision]] = {
+    Phase.RECOVERING: _recovering,
     Phase.GATHERING: _gathering,
     Phase.TRAINING: _training,
-    Phase.PARTING: _leaving_round,
+    Phase.PARTING: _parting,
     Phase.EXPORTING: _exporting,
+    Phase.STOPPING: _stopping,
 }
-
-
-def _form(state: State, ready: list[Worker], position: Position) -> Round:
-    """The next round of the ready workers: those at the furthest position first, then by id; hosts stay together."""
-    ranked = sorted(ready, key=lambda worker: (worker.position != position, worker.id))
-    root = ranked[0]
-    hosts = list(dict.fromkeys(worker.host for worker in ranked))
-    ranked.sort(key=lambda worker: (worker is not root, hosts.index(worker.host)))
-    return Round(
-        number=state.round.number + 1 if state.round else 1,
-        members=tuple(worker.id for worker in ranked),
-        cause=state.cause or "all members parted",
-        synchronize=any(worker.position != position for worker in ranked),
-        position=position,
-    )
 
 
 # Small helpers.
 
 
-def _put(state: State, worker: Worker) -> State:
-    return replace(state, workers=state.workers | {worker.id: worker})
+def _position(worker: Worker) -> Position:
+    return worker.position or Position()
 
 
-def _failed(state: State, verdict: str, exit_code: int) -> State:
-    return replace(state, phase=Phase.FAILED, verdict=verdict, exit_code=exit_code)
+def _form(state: State, waiting: list[Worker], position: Position) -> Round:
+    """The next round of the ready workers: those at the furthest position first, then by id; hosts stay together."""
+    cause = state.cause or Cause(Kind.OTHER, "all members parted")
+    if position < state.furthest:
+        again = f"{cause.text}; nobody is left with newer weights: training goes on from step {position.step}"
+        cause = replace(cause, text=again)
+    ranked = sorted(waiting, key=lambda worker: (worker.position != position, worker.id))
+    root = ranked[0]
+    hosts = list(dict.fromkeys(worker.host for worker in ranked))
+    ranked.sort(key=lambda worker: (worker is not root, hosts.index(worker.host)))
+    return Round(
+        number=state.next_round,
+        members=tuple(worker.id for worker in ranked),
+        position=position,
+        synchronize=any(worker.position != position for worker in ranked),
+        cause=cause,
+    )
 
 
-def _in_state(state: State, *wanted: WorkerState) -> list[Worker]:
-    return [worker for _, worker in sorted(state.workers.items()) if worker.state in wanted]
+def _unsaved(state: State, position: Position) -> bool:
+    return position > (state.checkpoint or Position())
 
 
-def _preparing(state: State) -> list[Worker]:
-    return [worker for worker in _in_state(state, WorkerState.STARTING, WorkerState.PREPARING) if not worker.leaving]
-
-
-def _ready(state: State) -> list[Worker]:
-    return [worker for worker in _in_state(state, WorkerState.READY) if not worker.leaving]
-
-
-def _members(state: State) -> tuple[int, ...]:
-    """Members of the current round that are still in it."""
-    return tuple(worker.id for worker in _in_state(state, WorkerState.TRAINING))
-
-
-def _worth_waiting(state: State, ready: Iterable[Worker], now: float, policy: Policy) -> bool:
+def _worth_waiting(state: State, waiting: Iterable[Worker], now: float, policy: Policy) -> bool:
     """Whether others will be ready soon, so that one reform serves them all."""
-    return bool(_preparing(state)) and now < min(worker.since for worker in ready) + policy.gather_timeout
+    return bool(preparing(state)) and now < _patience_ends(waiting, policy)
+
+
+def _patience_ends(waiting: Iterable[Worker], policy: Policy) -> float:
+    return min(worker.since for worker in waiting) + policy.gather_timeout

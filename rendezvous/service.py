@@ -12,11 +12,17 @@ import grpc
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control import control_pb2_grpc
+from edl_allreduce.errors import EdlError
 from rendezvous import events
 from rendezvous.coordinator import Coordinator
 from rendezvous.status import make_status
 
-SERVER_OPTIONS = [("grpc.max_send_message_length", 512 << 20), ("grpc.so_reuseport", 0)]
+SERVER_OPTIONS = [
+    ("grpc.max_send_message_length", 512 << 20),
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),  # workers ask often whether it is still there
+    ("grpc.keepalive_permit_without_calls", 1),
+]
 MAX_WORKERS = 100_000
 
 
@@ -70,7 +76,7 @@ class Service(control_pb2_grpc.CoordinatorServicer):
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, f"num_workers: expected 1 to {MAX_WORKERS}, got {request.num_workers}"
             )
-        self._coordinator.tell(events.Scaled(request.num_workers))
+        self._coordinator.scale(request.num_workers)
         return pb.Empty()
 
     async def Stop(self, request: pb.StopRequest, context: Any) -> pb.Empty:
@@ -109,10 +115,20 @@ async def _refuse(request: Any, context: Any) -> None:
     await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the job's token is missing or wrong")
 
 
-async def serve(coordinator: Coordinator, token: str, address: str) -> tuple[grpc.aio.Server, int]:
-    """Starts to serve on a free port of `address`; returns the server and the port."""
+def listen(token: str, address: str, port: int = 0) -> tuple[grpc.aio.Server, int]:
+    """A server on a port of `address` (0: any that is free), not serving yet; returns the port as well.
+
+    Raises:
+        EdlError: the port is taken.
+    """
     server = grpc.aio.server(interceptors=[TokenCheck(token)], options=SERVER_OPTIONS)
+    try:
+        return server, server.add_insecure_port(f"{address}:{port}")
+    except RuntimeError as error:
+        raise EdlError(f"{address}:{port} cannot be listened on: {error}") from error
+
+
+async def start_serving(server: grpc.aio.Server, coordinator: Coordinator) -> None:
+    """Answers calls from now on."""
     control_pb2_grpc.add_CoordinatorServicer_to_server(Service(coordinator), server)
-    port = server.add_insecure_port(f"{address}:0")
     await server.start()
-    return server, port

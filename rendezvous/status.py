@@ -15,6 +15,7 @@ _PHASES = {
     Phase.TRAINING: "training",
     Phase.PARTING: "reforming",
     Phase.EXPORTING: "exporting",
+    Phase.STOPPING: "stopping",
     Phase.DONE: "done",
     Phase.FAILED: "failed",
     Phase.STOPPED: "stopped",
@@ -44,8 +45,13 @@ def make_status(coordinator: Coordinator) -> pb.Status:
         rounds=telemetry.round_statuses(),
         target_workers=state.target,
         seconds=now - coordinator.started_at,
-        training_seconds=now - coordinator.first_round_at if coordinator.first_round_at else 0.0,
+        training_seconds=telemetry.training_seconds(),
         exit_code=state.exit_code,
+        goodput=telemetry.goodput(),
+        checkpoint=position_to_message(telemetry.checkpoint) if telemetry.checkpoint else None,
+        checkpoint_error=telemetry.checkpoint_error,
+        skipped_records=telemetry.skipped,
+        coordinator_restarts=telemetry.restarts,
     )
 
 
@@ -67,4 +73,6 @@ def _worker(coordinator: Coordinator, worker: Worker, now: float) -> pb.WorkerSt
         state="leaving" if worker.leaving else worker.state.value,
         rank=members.index(worker.id) if in_round else -1,
         heartbeat_seconds=now - presence.heard if presence else 0.0,
+        lanes=coordinator.lanes.get(worker.id, 0) if in_round else 0,
+        compute_seconds=presence.doing.usual if presence else 0.0,
     )

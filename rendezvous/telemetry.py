@@ -1,15 +1,31 @@
-"""What the job has done so far: steps, losses, rounds and pauses, from the workers' heartbeats."""
+"""What the job has done so far, from the workers' heartbeats: steps, losses, rounds, pauses, and where the time went.
+
+Everything it is told is also written to the job's history, one JSON line each, from which a coordinator that takes over
+learns what the one before it knew:
+
+    {"round": 3, "members": [0, 2], "cause": "worker 1 hung", "kind": "hung", "first_step": 120, "time": …}
+    {"round": 3, "paused_seconds": 0.21}                 nobody was stepping for so long before its first step
+    {"round": 3, "repeated": 64}                         records that must be computed once more because it failed
+    {"step": 120, "epoch": 1, "loss": 0.31, "records": 64, "seconds": 0.013, "useful": 0.012}
+    {"checkpoint": 100, "bytes": 91234, "seconds": 0.04, "blocked_seconds": 0.0001}     or with "error"
+    {"skipped": 1, "file": "a.recordio", "offset": 0, "first": 17, "error": "…"}
+    {"target": 4}                                        somebody wants so many workers
+    {"restart": 1, "time": …}                            another coordinator has taken over
+"""
 
 from __future__ import annotations
 
 import json
+from array import array
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TextIO
+from typing import Any, TextIO
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.position import position_from_message
 from edl_allreduce.position import Position
+from rendezvous.state import Kind, Round
 
 RATE_SECONDS = 5.0
 ROUNDS_KEPT = 20
@@ -21,49 +37,100 @@ class RoundRecord:
 
     Attributes:
         paused_seconds: how long nobody was stepping before its first step; 0 until known, or for the first round.
+        repeated: records computed once more because the round before it failed.
     """
 
     number: int
     size: int
     cause: str
+    kind: Kind
     first_step: int
     paused_seconds: float = 0.0
+    repeated: int = 0
+
+
+@dataclass
+class Lost:
+    """Time and rounds lost for one kind of reason."""
+
+    rounds: int = 0
+    seconds: float = 0.0
 
 
 @dataclass
 class Telemetry:
-    """Grows with every heartbeat; everything it is told is also written to `history`, one JSON line each.
+    """Grows with every heartbeat.
 
     Attributes:
         history: the file, or None.
+        wall: the time as people have it, seconds since 1970; it must go on across coordinators.
         position: how far the job is.
         loss: mean over the records of the newest step.
+        began_at: when the first round began, by `wall`.
+        repeated: records computed once more, in all.
+        skipped: records left out, each counted once.
+        target: how many workers somebody has asked for since the start; 0: nobody has.
+        checkpoint, checkpoint_error: the newest complete one, and why the last try failed.
     """
 
     history: TextIO | None = None
+    wall: Callable[[], float] = lambda: 0.0
     position: Position = field(default_factory=Position)
     loss: float = float("nan")
     rounds: deque[RoundRecord] = field(default_factory=lambda: deque(maxlen=ROUNDS_KEPT))
-    _told: int = 0  # the newest step in the history
-    _recent: deque[tuple[float, int]] = field(default_factory=deque)
+    began_at: float | None = None
+    repeated: int = 0
+    skipped: int = 0
+    restarts: int = 0
+    target: int = 0
+    checkpoint: Position | None = None
+    checkpoint_error: str = ""
+    lost: dict[Kind, Lost] = field(default_factory=dict)
+    _start: int = 0  # the step before the first one told: a resumed job's checkpoint
+    _useful: array[float] = field(default_factory=lambda: array("d"))  # seconds of each step since
+    _records: array[int] = field(default_factory=lambda: array("L"))
+    _skips: set[tuple[str, int]] = field(default_factory=set)
+    _recent: deque[tuple[float, int, float]] = field(default_factory=deque)
+    _heard_at: float | None = None  # when the newest step was told, by the coordinator's clock
 
-    def began(self, number: int, members: tuple[int, ...], cause: str, start: Position) -> None:
+    @property
+    def told(self) -> int:
+        """The newest step in the history that counts."""
+        return self._start + len(self._useful)
+
+    def began(self, new: Round) -> None:
         """A round has begun."""
-        self.position, self._told = start, start.step
-        self.rounds.append(RoundRecord(number, len(members), cause, start.step + 1))
-        self._write({"round": number, "members": members, "cause": cause, "first_step": start.step + 1})
+        now = self.wall()
+        if self.began_at is None:
+            self.began_at, self._start = now, new.position.step
+        again = self._forget_after(new.position.step)
+        self.position = new.position
+        cause = new.cause
+        record = RoundRecord(new.number, len(new.members), cause.text, cause.kind, new.position.step + 1)
+        self.rounds.append(record)
+        self._lost(cause.kind).rounds += 1
+        self._write(
+            {
+                "round": new.number,
+                "members": new.members,
+                "cause": cause.text,
+                "kind": cause.kind.value,
+                "first_step": new.position.step + 1,
+                "time": round(now, 3),
+            }
+        )
+        self.must_repeat(new.number, again)
 
     def heard(self, message: pb.Progress, now: float) -> None:
-        """A worker has told of its steps."""
+        """A worker has told of its steps, at time `now` of the coordinator's clock."""
         if not self.rounds or message.round != self.rounds[-1].number:
             return
         if message.steps:  # only together with their loss
             self.position = max(self.position, position_from_message(message.position))
-        for step in message.steps:
-            if step.step <= self._told:
-                continue
-            self._told, self.loss = step.step, step.loss
-            self._recent.append((now, step.records))
+        fresh = [step for step in message.steps if step.step > self.told]
+        for step in fresh:
+            self._step(step)
+            self._recent.append((now, step.records, step.seconds))
             self._write(
                 {
                     "step": step.step,
@@ -71,20 +138,93 @@ class Telemetry:
                     "loss": step.loss,
                     "records": step.records,
                     "seconds": step.seconds,
+                    "useful": step.useful_seconds,
                 }
             )
-        if message.paused_seconds and not self.rounds[-1].paused_seconds:
-            self.rounds[-1] = replace(self.rounds[-1], paused_seconds=message.paused_seconds)
-            self._write({"round": message.round, "paused_seconds": message.paused_seconds})
+        if message.paused_seconds:
+            self._paused(message.round, message.paused_seconds)
+        elif fresh and fresh[0].step == self.rounds[-1].first_step and self._heard_at is not None:
+            self._paused(message.round, now - self._heard_at)  # nobody has survived who could tell
+        if fresh:
+            self._heard_at = now
         while self._recent and self._recent[0][0] < now - RATE_SECONDS:
             self._recent.popleft()
+
+    def must_repeat(self, number: int, records: int) -> None:
+        """So many records must be computed once more because the round before `number` failed."""
+        if not records or not self.rounds:
+            return
+        self.repeated += records
+        self.rounds[-1] = replace(self.rounds[-1], repeated=self.rounds[-1].repeated + records)
+        self._write({"round": number, "repeated": records})
+
+    def checkpointed(self, message: pb.Checkpointed) -> None:
+        """A worker has written a checkpoint, or could not."""
+        self.checkpoint_error = message.error
+        line: dict[str, Any] = {"checkpoint": message.position.step}
+        if message.error:
+            line["error"] = message.error
+        else:
+            self.checkpoint = max(self.checkpoint or Position(), position_from_message(message.position))
+            line |= {"bytes": message.bytes, "seconds": message.seconds, "blocked_seconds": message.blocked_seconds}
+        self._write(line)
+
+    def left_out(self, message: pb.Skipped) -> None:
+        """A worker has skipped records; several workers may tell of the same ones."""
+        first = (message.file, message.first)
+        if first in self._skips:
+            return
+        self._skips.add(first)
+        self.skipped += message.records
+        self._write(
+            {
+                "skipped": message.records,
+                "file": message.file,
+                "offset": message.offset,
+                "first": message.first,
+                "error": message.error,
+            }
+        )
+
+    def scaled(self, target: int) -> None:
+        """Somebody wants another number of workers."""
+        self.target = target
+        self._write({"target": target})
+
+    def restarted(self, restarts: int) -> None:
+        """This coordinator has taken over from another one."""
+        self.restarts = restarts
+        self._write({"restart": restarts, "time": round(self.wall(), 3)})
 
     def records_per_second(self) -> float:
         """Over the last seconds; 0 when not known."""
         if len(self._recent) < 2 or self._recent[-1][0] == self._recent[0][0]:
             return 0.0
         first = self._recent[0][0]
-        return sum(records for when, records in self._recent if when > first) / (self._recent[-1][0] - first)
+        return sum(records for when, records, _ in self._recent if when > first) / (self._recent[-1][0] - first)
+
+    def step_seconds(self) -> float:
+        """How long a step usually takes; 0 when not known."""
+        recent = sorted(self._useful[-20:])
+        return recent[len(recent) // 2] if recent else 0.0
+
+    def training_seconds(self) -> float:
+        """Since the first round began."""
+        return self.wall() - self.began_at if self.began_at else 0.0
+
+    def goodput(self) -> pb.Goodput:
+        """Where the time since the first round's beginning went."""
+        return pb.Goodput(
+            useful_seconds=sum(self._useful),
+            wall_seconds=self.training_seconds(),
+            records=sum(self._records),
+            repeated_records=self.repeated,
+            lost=[
+                pb.LostTime(kind=kind.value, rounds=lost.rounds, seconds=lost.seconds)
+                for kind, lost in self.lost.items()
+                if kind is not Kind.START
+            ],
+        )
 
     def round_statuses(self) -> list[pb.RoundStatus]:
         """The newest rounds, as the protocol tells them."""
@@ -93,12 +233,74 @@ class Telemetry:
                 number=each.number,
                 size=each.size,
                 cause=each.cause,
+                kind=each.kind.value,
                 paused_seconds=each.paused_seconds,
                 first_step=each.first_step,
+                repeated_records=each.repeated,
             )
             for each in self.rounds
         ]
 
-    def _write(self, line: dict[str, object]) -> None:
+    def replay(self, lines: Iterable[str]) -> int:
+        """Learns what an earlier coordinator wrote; returns the number of its last round.
+
+        A last line that is cut off is passed over: its coordinator died while it wrote it.
+        """
+        last, history, self.history = 0, self.history, None
+        for text in lines:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            last = max(last, self._replay(line))
+        self.history = history
+        return last
+
+    def _replay(self, line: dict[str, Any]) -> int:
+        match line:
+            case {"cause": cause, "kind": kind, "round": number, "members": ids, "first_step": first, "time": time}:
+                self._forget_after(first - 1)
+                if self.began_at is None:
+                    self.began_at, self._start = time, first - 1
+                self.rounds.append(RoundRecord(number, len(ids), cause, Kind(kind), first))
+                self._lost(Kind(kind)).rounds += 1
+                return int(number)
+            case {"paused_seconds": seconds, "round": number}:
+                self._paused(number, seconds)
+            case {"repeated": records, "round": number}:
+                self.must_repeat(number, records)
+            case {"step": step, "loss": loss, "records": records, "useful": useful}:
+                self._step(pb.Step(step=step, loss=loss, records=records, useful_seconds=useful))
+            case {"target": target}:
+                self.target = target
+            case {"skipped": records, "file": file, "first": first_record}:
+                self._skips.add((file, first_record))
+                self.skipped += records
+        return 0
+
+    def _step(self, step: pb.Step) -> None:
+        if step.step == self.told + 1:
+            self._useful.append(step.useful_seconds)
+            self._records.append(step.records)
+            self.loss = step.loss
+
+    def _forget_after(self, step: int) -> int:
+        """Steps after this one do not count, they are done again; returns how many records they had."""
+        kept = max(0, step - self._start)
+        again = sum(self._records[kept:])
+        del self._useful[kept:], self._records[kept:]
+        return again
+
+    def _paused(self, number: int, seconds: float) -> None:
+        if not self.rounds or self.rounds[-1].number != number or self.rounds[-1].paused_seconds:
+            return
+        self.rounds[-1] = replace(self.rounds[-1], paused_seconds=seconds)
+        self._lost(self.rounds[-1].kind).seconds += max(0.0, seconds - self.step_seconds())
+        self._write({"round": number, "paused_seconds": seconds})
+
+    def _lost(self, kind: Kind) -> Lost:
+        return self.lost.setdefault(kind, Lost())
+
+    def _write(self, line: dict[str, Any]) -> None:
         if self.history:
             self.history.write(json.dumps(line) + "\n")

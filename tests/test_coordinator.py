@@ -23,7 +23,10 @@ from edl_allreduce.spec import JobSpec
 pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
 
 from rendezvous.coordinator import Coordinator
-from rendezvous.service import serve
+from rendezvous.coordinator import Site as Where
+from rendezvous.provisioner import Recovered
+from rendezvous.service import listen, start_serving
+from rendezvous.state import Cause, Kind, Phase, Round, State, recovered
 from rendezvous.telemetry import Telemetry
 
 TOKEN = "the-token"
@@ -36,6 +39,9 @@ class Started:
 
     ids: list[int] = field(default_factory=list)
     killed: list[int] = field(default_factory=list)
+
+    def recover(self) -> Recovered:
+        return Recovered(0, ())
 
     def start(self, worker_id: int) -> None:
         self.ids.append(worker_id)
@@ -64,10 +70,31 @@ class Member:
         assert isinstance(message, pb.ToWorker) and message.WhichOneof("message") == kind, message
         return message
 
+    async def greet(self, standing: pb.Standing | None = None) -> pb.Welcome:
+        await self.say(hello=pb.Hello(worker_id=self.id, host="here", pid=1, standing=standing))
+        return (await self.hears("welcome")).welcome
+
     async def join(self) -> None:
-        await self.say(hello=pb.Hello(worker_id=self.id, host="here", pid=1))
-        await self.hears("welcome")
+        await self.greet()
         await self.say(ready=pb.Ready())
+
+    @asynccontextmanager
+    async def doing(self, activity: pb.Activity.ValueType, round: int = 1) -> AsyncIterator[None]:
+        """Beats, and says that it has been doing this since now."""
+        began = time.monotonic()
+
+        async def beat() -> None:
+            while True:
+                seconds = time.monotonic() - began
+                message = pb.Progress(round=round, activity=activity, activity_seconds=seconds, compute_seconds=0.01)
+                await self.say(progress=message)
+                await asyncio.sleep(0.05)
+
+        beating = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            beating.cancel()
 
     async def part(self, round: int, step: int, epoch: int = 0, offset: int = 0) -> None:
         position = pb.Position(step=step, epoch=epoch, offset=offset)
@@ -93,19 +120,21 @@ class Site:
     async def until(self, done: Callable[[], bool]) -> None:
         async def look() -> None:
             while not done():
-                self.coordinator.changed.clear()
-                await self.coordinator.changed.wait()
+                await asyncio.sleep(0.005)  # the coordinator runs in this very thread
 
         await asyncio.wait_for(look(), 10)
 
 
 @asynccontextmanager
-async def site(**flags: object) -> AsyncIterator[Site]:
+async def site(state: State | None = None, telemetry: Telemetry | None = None, **flags: object) -> AsyncIterator[Site]:
     needed = {"model_zoo": "zoo", "model_def": "m.M", "data": "d", "output": "o", "batch_size": 32}
     spec = JobSpec.from_flags(needed | flags)
     dataset = make_dataset(["a.recordio"], [CHUNKS], 64)
-    coordinator = Coordinator(spec, dataset, "127.0.0.1", "", Telemetry(), time.monotonic)
-    server, port = await serve(coordinator, TOKEN, "127.0.0.1")
+    server, port = listen(TOKEN, "127.0.0.1")
+    state = state or State(target=spec.elastic.num_workers)
+    where = Where("job", "127.0.0.1")
+    coordinator = Coordinator(spec, dataset, where, state, telemetry or Telemetry(), time.monotonic)
+    await start_serving(server, coordinator)
     provisioner = Started()
     coordinator.start(provisioner)
     address = f"127.0.0.1:{port}"
@@ -169,17 +198,79 @@ def test_a_silent_worker_is_dropped() -> None:
                 await member.join()
             for member in members:
                 await member.hears("round")
-
-            async def beat() -> None:
-                while True:
-                    await members[0].say(progress=pb.Progress(round=1))
-                    await asyncio.sleep(0.1)
-
-            beating = asyncio.create_task(beat())
-            assert (await members[0].hears("abandon")).abandon.round == 1
-            beating.cancel()
+            async with members[0].doing(pb.REDUCING):
+                assert (await members[0].hears("abandon")).abandon.round == 1
             assert job.provisioner.killed == [1]
-            assert job.coordinator.state.cause == "worker 1 was silent for 0.5 s"
+            cause = job.coordinator.state.cause
+            assert cause and (cause.kind, cause.text) == (Kind.HUNG, "worker 1 was silent for 0.5 s")
+
+    run(test)
+
+
+def test_a_worker_that_beats_but_gets_no_further_is_dropped() -> None:
+    async def test() -> None:
+        async with site(num_workers=2, worker_timeout=0.5) as job:
+            members = [Member(job.address, id) for id in (0, 1)]
+            for member in members:
+                await member.join()
+            for member in members:
+                await member.hears("round")
+            async with members[0].doing(pb.REDUCING), members[1].doing(pb.COMPUTING):
+                assert (await members[0].hears("abandon")).abandon.round == 1
+            assert job.provisioner.killed == [1]
+            cause = job.coordinator.state.cause
+            assert cause and cause.text.startswith("worker 1 has been computing for 0.")
+            code, told = await members[1].refusal()  # its stream is closed; when it comes back, it is told
+            assert code is grpc.StatusCode.OK
+            again = Member(job.address, 1)
+            await again.say(hello=pb.Hello(worker_id=1, standing=pb.Standing(state="training")))
+            code, told = await again.refusal()
+            assert (code, told) == (grpc.StatusCode.FAILED_PRECONDITION, "worker 1 is not a member any more")
+
+    run(test)
+
+
+def test_a_round_in_which_all_wait_for_each_other_is_abandoned() -> None:
+    async def test() -> None:
+        async with site(num_workers=2, worker_timeout=0.3) as job:
+            members = [Member(job.address, id) for id in (0, 1)]
+            for member in members:
+                await member.join()
+            for member in members:
+                await member.hears("round")
+            steps = [pb.Step(step=1, records=32, useful_seconds=0.01)]
+            await members[0].say(progress=pb.Progress(round=1, steps=steps))
+            async with members[0].doing(pb.REDUCING), members[1].doing(pb.REDUCING):
+                for member in members:
+                    assert (await member.hears("abandon")).abandon.round == 1
+            assert job.provisioner.killed == []
+            cause = job.coordinator.state.cause
+            assert cause and cause.text.startswith("no worker could reduce a step for 0.")
+
+    run(test)
+
+
+def test_another_coordinator_learns_everything_from_the_greetings() -> None:
+    async def test() -> None:
+        state = recovered(2, None, (0, 1), next_id=2, next_round=4, now=time.monotonic())
+        history = Telemetry()
+        history.replay(
+            ['{"round": 3, "members": [0, 1], "cause": "start", "kind": "start", "first_step": 1, "time": 5}']
+        )
+        history.replay(['{"step": 1, "epoch": 0, "loss": 0.5, "records": 32, "seconds": 1, "useful": 1}'])
+        async with site(state, history, num_workers=2) as job:
+            assert job.provisioner.ids == []
+            round = pb.Round(number=3, members=[0, 1])
+            position = pb.Position(step=2, offset=64)
+            training = pb.Standing(state="training", position=position, round=round)
+            members = [Member(job.address, id) for id in (0, 1)]
+            assert [(await member.greet(training)).told_step for member in members] == [1, 1]
+            assert job.coordinator.state.phase is Phase.TRAINING
+            steps = [pb.Step(step=n, loss=1, records=32) for n in (1, 2, 3)]
+            await members[0].say(progress=pb.Progress(round=3, steps=steps))
+            await job.until(lambda: job.coordinator.telemetry.told == 3)
+            await members[1].die()
+            assert (await members[0].hears("abandon")).abandon.round == 3
 
     run(test)
 
@@ -258,10 +349,14 @@ def test_the_status_tells_progress_and_rounds() -> None:
     run(test)
 
 
+def round_of(number: int, *members: int, step: int = 0, kind: Kind = Kind.START) -> Round:
+    return Round(number, members, Position(step=step, offset=32 * step), cause=Cause(kind, kind.value))
+
+
 def test_history_has_every_step_once_whoever_told_it(tmp_path: Path) -> None:
     with open(tmp_path / "history", "w") as file:
         telemetry = Telemetry(file)
-        telemetry.began(1, (0, 1), "start", Position())
+        telemetry.began(round_of(1, 0, 1))
         telemetry.heard(pb.Progress(round=1, steps=[pb.Step(step=1, loss=3), pb.Step(step=2, loss=2)]), 1.0)
         # Rank 0 is lost; the survivor tells what it has: some of it is known.
         telemetry.heard(pb.Progress(round=1, steps=[pb.Step(step=n, loss=4 - n) for n in (1, 2, 3)]), 2.0)
@@ -269,3 +364,41 @@ def test_history_has_every_step_once_whoever_told_it(tmp_path: Path) -> None:
     lines = (tmp_path / "history").read_text().splitlines()
     assert ['"loss": 3.0' in line for line in lines if '"step": 1,' in line] == [True]
     assert sum('"step": ' in line for line in lines) == 3 and telemetry.loss == 1.0
+
+
+def test_goodput_counts_what_the_result_rests_on_and_says_where_the_rest_went(tmp_path: Path) -> None:
+    clock = iter(range(100, 1000, 2))
+    with open(tmp_path / "history", "w") as file:
+        telemetry = Telemetry(file, wall=lambda: float(next(clock)))
+        telemetry.began(round_of(1, 0, 1))
+        steps = [pb.Step(step=n, records=32, useful_seconds=0.5) for n in (1, 2, 3, 4)]
+        telemetry.heard(pb.Progress(round=1, steps=steps), 1.0)
+        telemetry.began(round_of(2, 0, step=4, kind=Kind.LOST))
+        telemetry.must_repeat(2, 32)  # the step in which it failed
+        fifth = pb.Step(step=5, records=32, useful_seconds=0.5)
+        telemetry.heard(pb.Progress(round=2, steps=[fifth], paused_seconds=1.75), 2.0)
+        telemetry.began(round_of(3, 1, step=2, kind=Kind.LEFT))  # from a checkpoint
+        told = telemetry.goodput()
+    assert (told.useful_seconds, told.records, told.repeated_records) == (1.0, 64, 32 + 3 * 32)
+    assert [(lost.kind, lost.rounds, lost.seconds) for lost in told.lost] == [("lost", 1, 1.25), ("left", 1, 0.0)]
+    again = Telemetry(wall=lambda: 0.0)
+    assert again.replay((tmp_path / "history").read_text().splitlines()) == 3
+    replayed = again.goodput()
+    replayed.wall_seconds = told.wall_seconds
+    assert replayed == told and again.told == telemetry.told == 2 and again.began_at == telemetry.began_at
+
+
+def test_a_history_that_was_cut_off_can_be_replayed() -> None:
+    telemetry = Telemetry()
+    lines = [
+        '{"round": 1, "members": [0], "cause": "start", "kind": "start", "first_step": 1, "time": 5}',
+        '{"step": 1, "ep',
+    ]
+    assert telemetry.replay(lines) == 1 and telemetry.told == 0
+
+
+def test_skipped_records_are_counted_once_whoever_tells() -> None:
+    telemetry = Telemetry()
+    for first in (7, 7, 9):
+        telemetry.left_out(pb.Skipped(file="a", first=first, records=1))
+    assert telemetry.skipped == 2

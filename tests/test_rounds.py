@@ -10,30 +10,39 @@ from edl_allreduce.position import Position
 from rendezvous import rounds
 from rendezvous.events import (
     AbandonRound,
+    AskToCheckpoint,
     AskToExport,
     AskToLeave,
     AskToPart,
+    AskToRestore,
     BeginRound,
     Broke,
+    Checkpointed,
+    Dismiss,
     Drop,
     Effect,
     EndJob,
     Event,
+    Explained,
     Exported,
     Greeted,
     Leaving,
     Lost,
     Parted,
     Ready,
+    Restored,
     Scaled,
+    Stalled,
+    Standing,
     StartWorker,
     Stopped,
     Tick,
 )
-from rendezvous.state import Phase, Policy, Round, State, Worker, WorkerState
+from rendezvous.state import Cause, Kind, Phase, Policy, Round, State, Worker, WorkerState
 
 END = Position(step=100, epoch=1)
-POLICY = Policy(finished=lambda position: position >= END, gather_timeout=5.0, part_timeout=30.0)
+POLICY = Policy(finished=lambda position: position >= END, part_timeout=30.0, max_early_deaths=3, max_barren_rounds=3)
+SAVING = replace(POLICY, saves=True, checkpoint_secs=60.0)
 AT = Position(step=10, offset=640)
 
 
@@ -46,7 +55,7 @@ def decide(state: State, *events: Event, now: float = 100.0, policy: Policy = PO
 
 
 def ready(id: int, position: Position | None = None, since: float = 99.0) -> Worker:
-    return Worker(id, WorkerState.READY, since, "host", position)
+    return Worker(id, WorkerState.READY, since, "host", position=position)
 
 
 def preparing(id: int) -> Worker:
@@ -61,10 +70,10 @@ def gathering(*workers: Worker, target: int | None = None, **more: object) -> St
 def training(*ids: int, others: tuple[Worker, ...] = (), **more: object) -> State:
     """A round 3 of workers `ids`, in progress since step 5."""
     members = [Worker(id, WorkerState.TRAINING, 50.0, "host", Position(step=5, offset=320)) for id in ids]
-    round = Round(3, ids, "start", synchronize=False, position=Position(step=5, offset=320))
+    round = Round(3, ids, Position(step=5, offset=320))
     target = more.pop("target", None)
     state = gathering(*members, *others, target=target if isinstance(target, int) else None)
-    return replace(state, **({"phase": Phase.TRAINING, "round": round, "cause": ""} | more))  # type: ignore[arg-type]
+    return replace(state, **({"phase": Phase.TRAINING, "round": round, "next_round": 4, "cause": None} | more))  # type: ignore[arg-type]
 
 
 # Keeping workers alive.
@@ -117,13 +126,13 @@ def test_the_first_round_waits_for_workers_that_prepare_but_not_for_ever() -> No
 
 def test_the_first_round_begins_at_once_when_all_are_ready() -> None:
     state, effects = decide(gathering(ready(0), preparing(1)), Ready(1))
-    assert effects == [BeginRound(Round(1, (0, 1), "start", True, Position()))]
+    assert effects == [BeginRound(Round(1, (0, 1), Position(), True, Cause(Kind.START, "start")))]
     assert all(worker.state is WorkerState.TRAINING for worker in state.workers.values())
 
 
 def test_fewer_than_min_workers_wait() -> None:
     policy = replace(POLICY, min_workers=2)
-    state, effects = decide(gathering(ready(0, AT), preparing(1)), Tick(), now=1000.0, policy=policy)
+    state, effects = decide(gathering(ready(0, AT), preparing(1)), Tick(), now=200.0, policy=policy)
     assert effects == [] and state.phase is Phase.GATHERING
 
 
@@ -158,7 +167,7 @@ def test_a_newcomer_has_the_round_part_after_its_step() -> None:
     state, effects = decide(state, Parted(0, 3, AT), Parted(1, 3, AT))
     [begin] = effects
     assert isinstance(begin, BeginRound)
-    assert begin.round == Round(4, (0, 1, 2), "worker 2 joined", True, AT)
+    assert begin.round == Round(4, (0, 1, 2), AT, True, Cause(Kind.JOINED, "worker 2 joined"))
 
 
 def test_newcomers_that_come_together_cost_one_reform() -> None:
@@ -184,7 +193,7 @@ def test_a_lost_member_has_the_others_abandon_the_round() -> None:
     state, effects = decide(state, Parted(0, 3, AT, "broken"), Parted(2, 3, AT, "broken"))
     [begin] = effects
     assert isinstance(begin, BeginRound)
-    assert begin.round.members == (0, 2) and begin.round.cause == "worker 1 was ended by SIGKILL"
+    assert begin.round.members == (0, 2) and begin.round.cause.text == "worker 1 was ended by SIGKILL"
     assert not state.round_failed and state.deadline is None
 
 
@@ -234,12 +243,14 @@ def test_rounds_that_fail_without_a_step_or_a_loss_fail_the_job() -> None:
 
 
 def test_when_all_are_lost_newcomers_start_anew() -> None:
-    state, _ = decide(training(0, 1), Lost(0, "x"), Lost(1, "x"))
+    state, _ = decide(training(0, 1, furthest=AT), Lost(0, "x"), Lost(1, "x"))
     assert state.phase is Phase.GATHERING
     state, effects = decide(state, Greeted(10, "host"), Greeted(11, "host"), Ready(10), Ready(11))
+    assert effects == [AskToRestore(10)]  # whoever wrote a checkpoint may have died before it could tell
+    state, effects = decide(state, Restored(10, None))
     [begin] = effects
     assert isinstance(begin, BeginRound) and begin.round.position == Position() and begin.round.number == 4
-    assert begin.round.cause == "worker 1 x; nobody is left who has the weights: training starts again"
+    assert begin.round.cause.kind is Kind.LOST
 
 
 # Leaving.
@@ -248,8 +259,9 @@ def test_when_all_are_lost_newcomers_start_anew() -> None:
 def test_a_leaver_parts_and_is_not_in_the_next_round() -> None:
     state, _ = decide(training(0, 1, target=1), Leaving(1), Parted(0, 3, AT))
     state, effects = decide(state, Parted(1, 3, AT))
-    [begin] = effects
-    assert isinstance(begin, BeginRound) and begin.round.members == (0,) and begin.round.cause == "worker 1 left"
+    [dismissed, begin] = effects
+    assert dismissed == Dismiss(1)
+    assert isinstance(begin, BeginRound) and begin.round.members == (0,) and begin.round.cause.text == "worker 1 left"
     state, effects = decide(state, Lost(1, "ended with exit code 0"))
     assert effects == [] and state.phase is Phase.TRAINING and 1 not in state.workers
 
@@ -279,9 +291,277 @@ def test_the_last_step_may_have_been_applied_by_one_member_only() -> None:
 
 @pytest.mark.parametrize(
     ("event", "phase", "exit_code"),
-    [(Broke(0, "digits.py:42: no", 5), Phase.FAILED, 5), (Stopped("stopped by SIGTERM"), Phase.STOPPED, 130)],
+    [
+        (Broke(0, "digits.py:42: no", 5), Phase.FAILED, 5),
+        (Stopped("stopped by SIGTERM"), Phase.STOPPED, 130),  # nothing is saved, since nothing is to be saved
+    ],
 )
 def test_the_job_ends_at_once(event: Event, phase: Phase, exit_code: int) -> None:
     state, effects = decide(training(0, 1), event)
     assert state.phase is phase and state.exit_code == exit_code and effects == [EndJob()]
     assert decide(state, Ready(0), Lost(1, "x"), Scaled(7)) == (state, [])
+
+
+# Checkpoints.
+
+
+def test_when_all_are_lost_one_newcomer_restores_and_the_others_get_its_weights() -> None:
+    state = gathering(ready(0), ready(1), checkpoint=AT)
+    state, effects = decide(state, Tick(), policy=SAVING)
+    assert effects == [AskToRestore(0)]
+    assert decide(state, Tick(), policy=SAVING) == (state, [])  # the other one waits
+    state, [begin] = decide(state, Restored(0, AT), policy=SAVING)
+    assert isinstance(begin, BeginRound)
+    assert begin.round.members == (0, 1) and begin.round.position == AT and begin.round.synchronize
+
+
+def test_when_the_one_that_restores_is_lost_another_one_does() -> None:
+    state, _ = decide(gathering(ready(0), ready(1), checkpoint=AT), Tick())
+    _, effects = decide(state, Lost(0, "x"), now=110.0)
+    assert AskToRestore(1) in effects
+
+
+def test_survivors_weights_are_newer_than_any_checkpoint() -> None:
+    _, [begin] = decide(gathering(ready(0, AT), ready(1), checkpoint=Position(step=9, offset=576)), Tick())
+    assert isinstance(begin, BeginRound) and begin.round.position == AT
+
+
+def test_a_checkpoint_at_the_end_only_needs_exporting() -> None:
+    state, _ = decide(gathering(ready(0), checkpoint=END), Tick())
+    _, effects = decide(state, Restored(0, END))
+    assert effects == [AskToExport(0)]
+
+
+def test_rank_0_is_asked_for_a_checkpoint_in_time() -> None:
+    state, _ = decide(gathering(ready(0, AT), ready(1, AT)), Tick(), policy=SAVING)
+    assert rounds.next_deadline(state, SAVING) == 160.0
+    state, effects = decide(state, Tick(), now=160.0, policy=SAVING)
+    assert effects == [AskToCheckpoint(0)] and rounds.next_deadline(state, SAVING) == 220.0
+    state, effects = decide(state, Checkpointed(0, AT), now=161.0, policy=SAVING)
+    assert effects == [] and state.checkpoint == AT
+    state, _ = decide(state, Checkpointed(0, None), Checkpointed(0, Position(step=9, offset=576)), policy=SAVING)
+    assert state.checkpoint == AT  # the newest complete one
+
+
+def test_going_back_to_a_checkpoint_is_told() -> None:
+    state, _ = decide(training(0, furthest=AT, checkpoint=Position(step=9, offset=576)), Lost(0, "x"))
+    state, _ = decide(state, Greeted(10, "host"), Ready(10))
+    _, [begin] = decide(state, Restored(10, Position(step=9, offset=576)))
+    assert isinstance(begin, BeginRound)
+    assert begin.round.cause.text == "worker 0 x; nobody is left with newer weights: training goes on from step 9"
+
+
+# Leaving with the only weights.
+
+
+def test_the_last_worker_with_the_weights_saves_them_before_it_goes() -> None:
+    state, effects = decide(training(0), Leaving(0), Parted(0, 3, AT), policy=SAVING)
+    assert effects == [AskToCheckpoint(0)]
+    state, effects = decide(state, Greeted(10, "host"), Ready(10), policy=SAVING)
+    assert effects == []  # its weights are on their way
+    state, effects = decide(state, Checkpointed(0, AT), policy=SAVING)
+    assert effects == [Dismiss(0), AskToRestore(10)]
+
+
+def test_of_several_last_workers_one_saves() -> None:
+    state, _ = decide(training(0, 1), Leaving(0), Leaving(1), Parted(0, 3, AT), policy=SAVING)
+    _, effects = decide(state, Parted(1, 3, AT), policy=SAVING)
+    assert effects == [AskToCheckpoint(0), Dismiss(1)]
+
+
+def test_a_last_worker_that_cannot_save_is_not_kept() -> None:
+    state, _ = decide(training(0), Leaving(0), Parted(0, 3, AT), policy=SAVING)
+    _, effects = decide(state, Checkpointed(0, None), policy=SAVING)
+    assert effects == [Dismiss(0)]
+
+
+def test_a_leaver_is_dismissed_while_others_train() -> None:
+    _, effects = decide(training(0, others=(ready(1),), target=1), Leaving(1), policy=SAVING)
+    assert effects == [Dismiss(1)]
+
+
+# Stopping.
+
+
+def test_a_job_that_stops_saves_what_it_has() -> None:
+    state, effects = decide(training(0, 1), Stopped("stopped by SIGINT"), policy=SAVING)
+    assert effects == [AskToPart(3, (0, 1))] and state.phase is Phase.STOPPING
+    state, effects = decide(state, Parted(0, 3, AT), Parted(1, 3, AT), policy=SAVING)
+    assert effects == [AskToCheckpoint(0)]
+    state, effects = decide(state, Checkpointed(0, AT), policy=SAVING)
+    assert effects == [EndJob()] and state.phase is Phase.STOPPED and state.exit_code == 130
+
+
+def test_stopping_does_not_take_longer_than_the_limit_and_a_second_wish_ends_it() -> None:
+    state, _ = decide(training(0, 1), Stopped("x"), policy=SAVING)
+    assert rounds.next_deadline(state, SAVING) == 115.0
+    assert decide(state, Tick(), now=115.0, policy=SAVING)[0].phase is Phase.STOPPED
+    assert decide(state, Stopped("again"), policy=SAVING)[0].phase is Phase.STOPPED
+
+
+def test_a_worker_lost_while_the_job_stops_is_not_replaced_and_holds_nobody_up() -> None:
+    state, _ = decide(training(0, 1), Stopped("x"), policy=SAVING)
+    state, effects = decide(state, Lost(1, "x"), policy=SAVING)
+    assert effects == [AbandonRound(3, (0,))]
+    _, effects = decide(state, Parted(0, 3, AT, "broken"), policy=SAVING)
+    assert effects == [AskToCheckpoint(0)]
+
+
+def test_nothing_new_is_nothing_to_save() -> None:
+    state, _ = decide(gathering(ready(0, AT), checkpoint=AT, target=2), Stopped("x"), policy=SAVING)
+    assert state.phase is Phase.STOPPED
+
+
+# Hung workers and broken networks.
+
+
+@pytest.mark.parametrize("doing", [WorkerState.STARTING, WorkerState.PREPARING, WorkerState.EXPORTING])
+def test_nobody_may_be_busy_for_ever(doing: WorkerState) -> None:
+    state = gathering(
+        Worker(0, doing, 100.0), phase=Phase.EXPORTING if doing is WorkerState.EXPORTING else Phase.GATHERING
+    )
+    assert rounds.next_deadline(state, POLICY) == 700.0
+    state, effects = decide(state, Tick(), now=700.0)
+    assert effects[0] == Drop(0, f"was {doing.value} for 600 s") and 0 not in state.workers
+
+
+def test_a_round_that_is_stuck_is_abandoned() -> None:
+    _, effects = decide(training(0, 1), Stalled(3, "no reduction for 3 s"))
+    assert effects == [AbandonRound(3, (0, 1))]
+    assert decide(training(0, 1), Stalled(2, "an older one")) == (training(0, 1), [])
+
+
+def on_network(*ids: int) -> State:
+    state = training(*ids)
+    there = {id: replace(worker, address=f"10.0.0.{id}") for id, worker in state.workers.items()}
+    return replace(state, workers=there)
+
+
+def test_of_two_that_cannot_reach_each_other_the_younger_is_replaced() -> None:
+    state, _ = decide(on_network(0, 1, 2), Stalled(3, "stuck"))
+    state, _ = decide(state, Parted(0, 3, AT, "broken"), Parted(1, 3, AT, "broken", ("10.0.0.2",)))
+    state, effects = decide(state, Parted(2, 3, AT, "broken", ("10.0.0.1",)))
+    assert effects[0] == Drop(2, "cannot be reached by other workers") and effects[1] == StartWorker(10)
+    assert isinstance(effects[2], BeginRound) and effects[2].round.members == (0, 1)
+    assert effects[2].round.cause.kind is Kind.NETWORK
+
+
+def test_a_worker_that_several_cannot_reach_is_the_culprit() -> None:
+    state, _ = decide(on_network(0, 1, 2), Stalled(3, "stuck"), Parted(0, 3, AT, "broken"))
+    state, _ = decide(state, Parted(1, 3, AT, "broken", ("10.0.0.0",)))
+    _, effects = decide(state, Parted(2, 3, AT, "broken", ("10.0.0.0",)))
+    assert effects[0] == Drop(0, "cannot be reached by other workers")
+
+
+def test_an_address_that_members_share_accuses_nobody() -> None:
+    state, _ = decide(training(0, 1, 2), Stalled(3, "stuck"), Parted(0, 3, AT, "broken", ("",)))
+    assert state.unreachable == frozenset()
+
+
+def test_losses_at_one_place_are_not_repeated_for_ever() -> None:
+    policy = replace(POLICY, max_losses_in_place=3)
+    state = training(0, furthest=AT)
+    for loss in range(3):
+        id = next(worker.id for worker in state.workers.values() if worker.state is WorkerState.TRAINING)
+        state, _ = decide(state, Lost(id, "was ended by SIGSEGV", position=AT), policy=policy)
+        if loss < 2:
+            [newcomer] = state.workers
+            state, _ = decide(
+                state, Greeted(newcomer, "host"), Ready(newcomer), Restored(newcomer, None), policy=policy
+            )
+    assert state.phase is Phase.FAILED and "3 times in a row a worker was lost before step 11 was done" in state.verdict
+
+
+def test_a_job_that_gets_further_may_lose_any_number_of_workers() -> None:
+    policy = replace(POLICY, max_losses_in_place=2)
+    state = training(0, 1)
+    for step in range(6, 20):
+        at = Position(step=step, offset=64 * step)
+        lost, other = [worker.id for worker in state.workers.values() if worker.state is WorkerState.TRAINING]
+        assert state.round
+        state, _ = decide(state, Lost(lost, "x"), Parted(other, state.round.number, at, "broken"), policy=policy)
+        [newcomer] = [id for id in state.workers if id != other]
+        state, _ = decide(state, Greeted(newcomer, "host"), Ready(newcomer), policy=policy)
+        assert state.round
+        state, _ = decide(state, Parted(other, state.round.number, at), policy=policy)
+        assert state.phase is Phase.TRAINING
+
+
+def test_how_a_lost_worker_ended_is_told_when_it_is_known() -> None:
+    state, _ = decide(training(0, 1), Lost(1, "closed its connection"), Explained(1, "was ended by SIGKILL"))
+    _, [begin] = decide(state, Parted(0, 3, AT, "broken"))
+    assert isinstance(begin, BeginRound) and begin.round.cause.text == "worker 1 was ended by SIGKILL"
+
+
+def test_a_worker_told_to_go_while_it_starts_is_no_failure() -> None:
+    state = State(target=1)
+    for id in range(5):
+        state, _ = decide(state, Tick(), Lost(id, "was ended by SIGTERM", told_to_go=True))
+    assert state.phase is Phase.GATHERING and state.early_deaths == 0
+
+
+# Another coordinator takes over.
+
+
+def unheard(*ids: int, target: int | None = None) -> State:
+    workers = {id: Worker(id, WorkerState.UNHEARD, 100.0) for id in ids}
+    return State(
+        target=target or len(ids), phase=Phase.RECOVERING, workers=workers, next_id=10, next_round=4, cause=None
+    )
+
+
+def still_training(*members: int, number: int = 3) -> Standing:
+    return Standing(WorkerState.TRAINING, AT, Round(number, members, Position(step=5, offset=320)))
+
+
+def test_a_round_goes_on_undisturbed_under_another_coordinator() -> None:
+    state, effects = decide(unheard(0, 1), Greeted(0, "host", "", still_training(0, 1)))
+    assert effects == [] and state.phase is Phase.RECOVERING and rounds.next_deadline(state, POLICY) == 110.0
+    state, effects = decide(state, Greeted(1, "host", "", still_training(0, 1)))
+    assert effects == [] and state.phase is Phase.TRAINING
+    state, effects = decide(state, Lost(1, "x"))
+    assert AbandonRound(3, (0,)) in effects
+    _, effects = decide(state, Parted(0, 3, AT, "broken"))
+    assert isinstance(effects[-1], BeginRound) and effects[-1].round.number == 4
+
+
+def test_a_member_that_died_with_the_coordinator_ends_the_round() -> None:
+    state, effects = decide(unheard(0, target=2), Greeted(0, "host", "", still_training(0, 1)))
+    assert effects == [StartWorker(10), AbandonRound(3, (0,))] or effects == [AbandonRound(3, (0,))]
+    assert state.phase is Phase.PARTING and state.cause and state.cause.kind is Kind.RESTART
+
+
+def test_a_round_that_was_parting_is_finished() -> None:
+    parted = Standing(WorkerState.READY, AT, Round(3, (0, 1), Position(step=5, offset=320)))
+    state, _ = decide(unheard(0, 1), Greeted(0, "host", "", parted))
+    state, effects = decide(state, Greeted(1, "host", "", still_training(0, 1)))
+    assert effects == [AbandonRound(3, (1,))]
+    _, [begin] = decide(state, Parted(1, 3, AT, "severed"))
+    assert isinstance(begin, BeginRound) and begin.round.members == (0, 1) and begin.round.position == AT
+
+
+def test_a_worker_of_an_older_round_is_dropped() -> None:
+    state, _ = decide(unheard(0, 1), Greeted(0, "host", "", still_training(0, 1, number=3)))
+    state, effects = decide(state, Greeted(1, "host", "", still_training(1, number=5)))
+    assert effects[0] == Drop(0, "was in a round that is over") and state.phase is Phase.TRAINING
+    assert state.next_round == 6
+
+
+def test_a_worker_that_never_greets_again_is_dropped() -> None:
+    state, _ = decide(unheard(0, 1), Greeted(0, "host", "", still_training(0, 1)))
+    state, effects = decide(state, Tick(), now=110.0)
+    assert Drop(1, "was unheard of for 10 s") in effects and AbandonRound(3, (0,)) in effects
+
+
+def test_all_parted_and_nobody_knows_of_a_next_round() -> None:
+    parted = Standing(WorkerState.READY, AT, Round(3, (0,), Position(step=5, offset=320)))
+    _, [begin] = decide(unheard(0), Greeted(0, "host", "", parted))
+    assert isinstance(begin, BeginRound) and begin.round.number == 4
+    assert begin.round.cause.text == "the coordinator was restarted"
+
+
+def test_an_export_goes_on_under_another_coordinator() -> None:
+    exporting = Standing(WorkerState.EXPORTING, END, Round(3, (0,), AT))
+    state, effects = decide(unheard(0), Greeted(0, "host", "", exporting))
+    assert effects == [] and state.phase is Phase.EXPORTING
+    assert decide(state, Exported(0))[0].phase is Phase.DONE

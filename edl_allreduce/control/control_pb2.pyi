@@ -385,7 +385,9 @@ class Parted(google.protobuf.message.Message):
     repeated: builtins.int
     """records of a step that was begun and must be done again"""
     @property
-    def position(self) -> global___Position: ...
+    def position(self) -> global___Position:
+        """how far its weights are; absent: it never got the job's"""
+
     @property
     def unreachable(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """addresses of members from which no answer has come"""
@@ -452,7 +454,7 @@ global___Exported = Exported
 
 @typing.final
 class Restored(google.protobuf.message.Message):
-    """The weights are those of the checkpoint."""
+    """The weights are those of the newest checkpoint; without a position: there is none."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -623,7 +625,6 @@ class Round(google.protobuf.message.Message):
 
     NUMBER_FIELD_NUMBER: builtins.int
     MEMBERS_FIELD_NUMBER: builtins.int
-    ADDRESSES_FIELD_NUMBER: builtins.int
     STORE_PORT_FIELD_NUMBER: builtins.int
     SYNCHRONIZE_FIELD_NUMBER: builtins.int
     POSITION_FIELD_NUMBER: builtins.int
@@ -640,10 +641,6 @@ class Round(google.protobuf.message.Message):
         """ids; the place is the rank"""
 
     @property
-    def addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """of the members, in the same order"""
-
-    @property
     def position(self) -> global___Position:
         """rank 0's, where the round starts"""
 
@@ -656,7 +653,6 @@ class Round(google.protobuf.message.Message):
         *,
         number: builtins.int = ...,
         members: collections.abc.Iterable[builtins.int] | None = ...,
-        addresses: collections.abc.Iterable[builtins.str] | None = ...,
         store_port: builtins.int = ...,
         synchronize: builtins.bool = ...,
         position: global___Position | None = ...,
@@ -664,7 +660,7 @@ class Round(google.protobuf.message.Message):
         global_batch: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["addresses", b"addresses", "global_batch", b"global_batch", "lanes", b"lanes", "members", b"members", "number", b"number", "position", b"position", "store_port", b"store_port", "synchronize", b"synchronize"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["global_batch", b"global_batch", "lanes", b"lanes", "members", b"members", "number", b"number", "position", b"position", "store_port", b"store_port", "synchronize", b"synchronize"]) -> None: ...
 
 global___Round = Round
 
@@ -716,18 +712,13 @@ global___Export = Export
 
 @typing.final
 class Restore(google.protobuf.message.Message):
-    """Take the weights of this checkpoint."""
+    """Take the weights of the newest checkpoint in the output."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    URL_FIELD_NUMBER: builtins.int
-    url: builtins.str
     def __init__(
         self,
-        *,
-        url: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["url", b"url"]) -> None: ...
 
 global___Restore = Restore
 
@@ -843,7 +834,7 @@ class Status(google.protobuf.message.Message):
     SKIPPED_RECORDS_FIELD_NUMBER: builtins.int
     COORDINATOR_RESTARTS_FIELD_NUMBER: builtins.int
     phase: builtins.str
-    """starting, training, reforming, exporting, done, failed, stopped"""
+    """starting, training, reforming, exporting, stopping, done, failed, stopped"""
     message: builtins.str
     """why, when there is something to say: an error, what is being waited for"""
     total_steps: builtins.int
@@ -984,7 +975,7 @@ class WorkerStatus(google.protobuf.message.Message):
     host: builtins.str
     pid: builtins.int
     state: builtins.str
-    """starting, unheard, preparing, restoring, ready, training, exporting, leaving"""
+    """starting, unheard, preparing, restoring, ready, training, saving, exporting, leaving"""
     rank: builtins.int
     """-1: not in a round"""
     heartbeat_seconds: builtins.float

@@ -13,7 +13,7 @@ import threading
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.errors import EdlError
-from edl_allreduce.worker.session import Session, read_token
+from edl_allreduce.worker.session import Session, own_address, read_token
 
 log = logging.getLogger("edl_allreduce.worker")
 
@@ -24,7 +24,8 @@ def main() -> int:
     term = _catch_term()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     host, port = arguments.coordinator.rsplit(":", 1)
-    hello = pb.Hello(worker_id=arguments.worker_id, host=arguments.host, pid=os.getpid())
+    address = own_address(host, int(port))
+    hello = pb.Hello(worker_id=arguments.worker_id, host=arguments.host, pid=os.getpid(), address=address)
     session = Session(arguments.coordinator, read_token(), hello)
     session.on_abandon = functools.partial(os._exit, 1)  # while it prepares: nothing is lost, and nothing can interrupt
     session.start()
@@ -56,7 +57,7 @@ def _work(session: Session, prepared: threading.Event, worker_id: int, host: str
     if message is None or not message.HasField("welcome"):
         return 0 if message is not None else 1
     _share_cores(local_workers)
-    from edl_allreduce.worker.ring import Ring, own_address
+    from edl_allreduce.worker.ring import Ring
     from edl_allreduce.worker.worker import Worker
 
     ring = Ring(own_address(host, port), spared=(host, port))

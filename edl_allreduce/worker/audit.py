@@ -2,7 +2,8 @@
 
 One JSON line before a step (`"records"`: this worker means to consume them at that step of that round) and one after it
 (`"applied"`). The records of a step are those meant in the last round in which some worker applied it: a step whose
-round broke is done again in the next one.
+round broke is done again in the next one. A worker that tries a step again without a bad record says anew what it
+means.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from edl_allreduce.dataset import Dataset
 from edl_allreduce.order import EpochOrder
 from edl_allreduce.position import Position, own_positions
+from edl_allreduce.worker.bad_records import LeftOut
 from edl_allreduce.worker.reader import Share, lane_mask
 
 
@@ -31,13 +33,14 @@ class Audit:
         self._dataset, self._seed, self._shuffle = dataset, seed, shuffle
         self._orders: dict[int, EpochOrder] = {}
 
-    def means(self, round: int, share: Share, at: Position, size: int) -> None:
-        """About to consume this worker's part of the step at `at`."""
+    def means(self, round: int, share: Share, at: Position, size: int, left_out: LeftOut) -> None:
+        """About to consume this worker's part of the step at `at`, but for what is left out."""
         if at.epoch not in self._orders:
             self._orders = {at.epoch: EpochOrder(self._dataset, self._seed, at.epoch, self._shuffle)}
         positions = own_positions(at.offset, size, lane_mask(self._dataset, share.lanes))
         tasks, places = self._orders[at.epoch].locate(positions)
-        records = [[int(task), int(place)] for task, place in zip(tasks, places, strict=True)]
+        kept = left_out.keeps(tasks, places)
+        records = [[int(task), int(place)] for task, place in zip(tasks[kept], places[kept], strict=True)]
         self._write({"round": round, "step": at.step + 1, "epoch": at.epoch, "records": records})
 
     def applied(self, round: int, after: Position) -> None:
@@ -54,7 +57,7 @@ def consumed(folder: Path) -> dict[int, dict[int, list[tuple[int, int]]]]:
     Raises:
         ValueError: a file holds something else than audit lines.
     """
-    meant: dict[tuple[int, int], list[tuple[int, list[tuple[int, int]]]]] = {}
+    meant: dict[tuple[int, int], dict[Path, tuple[int, list[tuple[int, int]]]]] = {}
     last: dict[int, int] = {}
     for path in sorted(folder.glob("worker-*.jsonl")):
         for text in path.read_text(encoding="utf-8").splitlines():
@@ -64,9 +67,9 @@ def consumed(folder: Path) -> dict[int, dict[int, list[tuple[int, int]]]]:
                 last[step] = max(round, last.get(step, 0))
             else:
                 records = [(task, place) for task, place in line["records"]]
-                meant.setdefault((step, round), []).append((line["epoch"], records))
+                meant.setdefault((step, round), {})[path] = (line["epoch"], records)
     result: dict[int, dict[int, list[tuple[int, int]]]] = {}
     for step, round in sorted(last.items()):
-        for epoch, records in meant[step, round]:
+        for epoch, records in meant[step, round].values():
             result.setdefault(epoch, {}).setdefault(step, []).extend(records)
     return result

@@ -23,6 +23,7 @@ JOIN_LOOK_SECONDS = (
     0.01  # how often a ring that is severed while it is being made is looked at: no event tells of sockets
 )
 _TCP_ESTABLISHED = 1
+_RETRIES = 2  # so many of TCP's own without an answer are no accident
 
 
 class Ring:
@@ -41,6 +42,7 @@ class Ring:
         self._before: frozenset[tuple[int, str]] = frozenset()
         self._sockets: frozenset[tuple[int, str]] | None = None
         self._open = False
+        self._silent: set[str] = set()
         os.environ["HOROVOD_GLOO_IFACE"] = _interface_of(address)
         os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] = str(timeout)
 
@@ -59,7 +61,7 @@ class Ring:
         os.environ.update(_environment(rank, size, store))
         self._joined.clear()
         with self._lock:
-            self._before, self._sockets, self._open = _sockets(), None, True
+            self._before, self._sockets, self._open, self._silent = _sockets(), None, True, set()
         os.environ["HOROVOD_ELASTIC"] = "0"  # else init asks a server of Horovod's own for the rank
         try:
             hvd.init()
@@ -74,17 +76,20 @@ class Ring:
 
         A ring that is just being made opens more connections while it can: they are broken as they come.
         """
+        made = False
         while True:
             with self._lock:
-                for fd, name in self._ring_sockets():
+                sockets = self._ring_sockets()
+                self._silent |= _silent_peers(sockets)
+                for fd, name in sockets:
                     _shut(fd, name, self._spared)
-                if not self._open:
+                if made or not self._open:
                     return
-            if self._joined.wait(JOIN_LOOK_SECONDS):
-                break
-        with self._lock:
-            for fd, name in self._ring_sockets():
-                _shut(fd, name, self._spared)
+            made = self._joined.wait(JOIN_LOOK_SECONDS)
+
+    def unreachable(self) -> tuple[str, ...]:
+        """Addresses of members from which no answer came when this ring was severed."""
+        return tuple(sorted(self._silent))
 
     def broken(self) -> bool:
         """Whether a connection of the ring is no longer established."""
@@ -171,12 +176,24 @@ def _established(fd: int, name: str) -> bool:
         return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_ESTABLISHED
 
 
-def own_address(peer: str, port: int) -> str:
-    """The address of this machine that reaches `peer`."""
-    family, _, _, _, target = socket.getaddrinfo(peer, port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect(target)
-        return str(probe.getsockname()[0])
+def _silent_peers(sockets: frozenset[tuple[int, str]]) -> set[str]:
+    """The addresses of peers that do not answer: to connecting at all, or to several tries of TCP's."""
+    silent = set()
+    descriptors = dict(sockets)
+    for connection in psutil.Process().net_connections("tcp"):
+        if connection.fd in descriptors and connection.raddr:
+            connecting = connection.status == psutil.CONN_SYN_SENT
+            if connecting or _retransmits(connection.fd, descriptors[connection.fd]) >= _RETRIES:
+                silent.add(connection.raddr.ip.removeprefix("::ffff:"))
+    return silent
+
+
+def _retransmits(fd: int, name: str) -> int:
+    with _handle(fd, name) as handle:
+        if handle is None:
+            return 0
+        # struct tcp_info of <linux/tcp.h> begins with state, ca_state and retransmits, one byte each.
+        return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 3)[2]
 
 
 def _interface_of(address: str) -> str:

@@ -1,13 +1,24 @@
-"""The worker's side of its stream to the coordinator: presence, heartbeats, and what the coordinator says."""
+"""The worker's side of its stream to the coordinator: presence, heartbeats, and what the coordinator says.
+
+A coordinator may be killed and started again while the workers train on. The session then connects anew and greets with
+the worker's standing, from which the new coordinator learns all that it must know.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import queue
+import select
+import socket
+import stat
+import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 
 import grpc
 
@@ -20,20 +31,36 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 0.25
 STEPS_KEPT = 1024  # more than a heartbeat's worth
+STEPS_KEPT_ALONE = 1 << 16  # while no coordinator can be told
+STEPS_PER_MESSAGE = 1 << 13
+RETRY_SECONDS = (0.05, 1.0)  # between two tries to reach a coordinator: the first, the longest
+REFUSED = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What the training thread is doing, for how long (seconds), and what its own part of a step usually takes."""
+
+    kind: pb.Activity.ValueType = pb.WAITING
+    seconds: float = 0.0
+    compute_seconds: float = 0.0
 
 
 class Session:
-    """One open stream.
+    """The connection to whichever coordinator there is.
 
-    Messages that concern the main thread wait in `inbox`; Abandon, Reform and the end of the stream act at once, from
-    the stream's own thread. The end of the stream arrives in the inbox as None.
+    Messages that concern the main thread wait in `inbox`; Abandon, Reform and Leave act at once, from the stream's own
+    thread. The end of it all (refused, or no coordinator for too long) arrives in the inbox as None.
 
     Args:
         address: the coordinator's, "host:port".
         token: the job's.
-        hello: the stream's first message.
+        hello: who this worker is.
     Attributes:
         on_abandon: called when the round in progress has failed; set by whoever can break it off.
+        standing: tells a new coordinator what this worker is doing.
+        activity: tells what the training thread is doing right now.
+        patience: seconds to go on without a coordinator.
         leaving: this worker has been told to go.
         abandoned_round: the newest round that has failed.
     """
@@ -42,20 +69,26 @@ class Session:
         self.inbox: queue.SimpleQueue[pb.ToWorker | None] = queue.SimpleQueue()
         self.leaving = False
         self.abandoned_round = 0
+        self.patience = 60.0
         self.on_abandon: Callable[[], None] = lambda: None
+        self.standing: Callable[[], pb.Standing] = lambda: pb.Standing(state="preparing")
+        self.activity: Callable[[], Activity] = Activity
+        self._address, self._token, self._hello = address, token, hello
         self._reform_round = 0
+        self._checkpoint_wanted = False
         self._outbox: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
-        self._outbox.put(pb.FromWorker(hello=hello))
+        self._repeated: list[pb.FromWorker] = []  # what every new coordinator must be told as well
         self._lock = threading.Lock()
         self._progress = pb.Progress()
-        self._steps: deque[pb.Step] = deque(maxlen=STEPS_KEPT)
+        self._steps: deque[pb.Step] = deque()
+        self._told_step = 0
         self._tells_steps = False
+        self._connected = False
+        self._welcomed = False  # by the coordinator of this stream
+        self._greeted_before = False
         self._closed = threading.Event()
-        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
-        work = control_pb2_grpc.CoordinatorStub(self._channel).Work
-        self._stream = work(iter(self._outbox.get, None), metadata=(("authorization", f"Bearer {token}"),))
         self._threads = [
-            threading.Thread(target=self._receive, name="receive", daemon=True),
+            threading.Thread(target=self._stay_connected, name="receive", daemon=True),
             threading.Thread(target=self._beat, name="heartbeat", daemon=True),
         ]
 
@@ -68,12 +101,17 @@ class Session:
         """Whether this worker should ask all members to part after the next step."""
         return self.leaving or self._reform_round >= round
 
+    def takes_checkpoint_wish(self) -> bool:
+        """Whether a checkpoint is wanted; it is no longer, then."""
+        with self._lock:
+            wanted, self._checkpoint_wanted = self._checkpoint_wanted, False
+        return wanted
+
     def leave(self) -> None:
         """This worker has been told to go by somebody else than the coordinator."""
         if not self.leaving:
             self.leaving = True
-            self._outbox.put(pb.FromWorker(leaving=pb.Leaving()))
-            self.inbox.put(pb.ToWorker(leave=pb.Leave()))
+            self._say_to_all(pb.FromWorker(leaving=pb.Leaving()))
 
     def ready(self) -> None:
         """The next round may count this worker in."""
@@ -84,28 +122,44 @@ class Session:
         with self._lock:
             self._progress.round = round
             self._progress.position.CopyFrom(position_to_message(position))
+            while self._steps and self._steps[-1].step >= step.step:
+                self._steps.pop()  # done again since
             self._steps.append(step)
+            kept = STEPS_KEPT if self._connected else STEPS_KEPT_ALONE
+            while len(self._steps) > kept:
+                self._steps.popleft()
+            self._told_step = min(self._told_step, step.step - 1)
             self._tells_steps = rank == 0
             if paused_seconds:
                 self._progress.paused_seconds = paused_seconds
 
-    def parted(self, round: int, position: Position, error: str | None) -> None:
-        """The worker has left a round."""
+    def parted(self, message: pb.Parted) -> None:
+        """The worker has left a round; its standing must say so already."""
         with self._lock:
             self._tells_steps = True
         self._flush()
-        parted = pb.Parted(
-            round=round, position=position_to_message(position), failed=error is not None, error=error or ""
-        )
-        self._outbox.put(pb.FromWorker(parted=parted))
+        self._outbox.put(pb.FromWorker(parted=message))
 
     def broke(self, error: str, exit_code: int) -> None:
         """The user's code or data has failed, and would fail again."""
-        self._outbox.put(pb.FromWorker(broke=pb.Broke(error=error, exit_code=exit_code)))
+        self._say_to_all(pb.FromWorker(broke=pb.Broke(error=error, exit_code=exit_code)))
 
     def exported(self) -> None:
-        """The trained model is in the output."""
+        """The trained model is in the output; the standing must say so already."""
         self._outbox.put(pb.FromWorker(exported=pb.Exported()))
+
+    def restored(self, position: Position | None) -> None:
+        """The weights are those of the newest checkpoint, if there is one; the standing must say so already."""
+        found = position_to_message(position) if position else None
+        self._outbox.put(pb.FromWorker(restored=pb.Restored(position=found)))
+
+    def checkpointed(self, message: pb.Checkpointed) -> None:
+        """A checkpoint is complete, or could not be written."""
+        self._outbox.put(pb.FromWorker(checkpointed=message))
+
+    def skipped(self, message: pb.Skipped) -> None:
+        """Records are left out."""
+        self._say_to_all(pb.FromWorker(skipped=message))
 
     def close(self) -> None:
         """Ends the stream after everything said has been sent."""
@@ -113,35 +167,107 @@ class Session:
         self._outbox.put(None)
         for thread in self._threads:
             thread.join(timeout=2)
-        self._channel.close()
+
+    def _say_to_all(self, message: pb.FromWorker) -> None:
+        self._repeated.append(message)
+        self._outbox.put(message)
+
+    # Heartbeats.
+
+    def _beat(self) -> None:
+        while not self._closed.wait(HEARTBEAT_SECONDS):
+            if self._connected:
+                self._flush()
 
     def _flush(self) -> None:
+        doing = self.activity()
         with self._lock:
             message, self._progress = self._progress, pb.Progress()
             self._progress.round = message.round
             self._progress.position.CopyFrom(message.position)
-            if self._tells_steps:
-                message.steps.extend(self._steps)
-                self._steps.clear()
-        self._outbox.put(pb.FromWorker(progress=message))
+            untold = self._untold() if self._tells_steps else []
+        message.activity, message.activity_seconds = doing.kind, doing.seconds
+        message.compute_seconds = doing.compute_seconds
+        steps = iter(untold)
+        while True:
+            message.steps.extend(islice(steps, STEPS_PER_MESSAGE))
+            self._outbox.put(pb.FromWorker(progress=message))
+            if len(message.steps) < STEPS_PER_MESSAGE:
+                return
+            message = pb.Progress(round=message.round, position=message.position)
 
-    def _beat(self) -> None:
-        while not self._closed.wait(HEARTBEAT_SECONDS):
-            self._flush()
+    def _untold(self) -> list[pb.Step]:
+        untold = [step for step in self._steps if step.step > self._told_step]
+        if untold:
+            self._told_step = untold[-1].step
+        return untold
 
-    def _receive(self) -> None:
-        try:
-            for message in self._stream:
-                self._handle(message)
-        except grpc.RpcError as error:
-            if not self._closed.is_set():
-                log.error("the coordinator is gone: %s", error.details() if isinstance(error, grpc.Call) else error)
+    # The stream.
+
+    def _stay_connected(self) -> None:
+        wait, longest = RETRY_SECONDS
+        gone_since = time.monotonic()
+        while not self._closed.is_set():
+            error = self._connect()
+            now = time.monotonic()
+            if self._welcomed:  # there was a coordinator
+                self._welcomed, gone_since, wait = False, now, RETRY_SECONDS[0]
+                log.warning("the coordinator is gone: %s", error)
+            if self._closed.is_set() or self._gives_up(error, now - gone_since):
+                break
+            self._closed.wait(wait)
+            wait = min(2 * wait, longest)
         if not self._closed.is_set():
             self.on_abandon()
         self.inbox.put(None)
 
+    def _gives_up(self, error: grpc.RpcError | None, gone: float) -> bool:
+        if isinstance(error, grpc.Call) and error.code() in REFUSED:
+            log.error("the coordinator refuses this worker: %s", error.details())
+        elif gone > self.patience:
+            log.error("no coordinator for %.0f s", gone)
+        elif _orphaned():
+            log.error("the job has ended")
+        else:
+            return False
+        return True
+
+    def _connect(self) -> grpc.RpcError | None:
+        """One stream from hello to its end; the error that ended it."""
+        outbox: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
+        self._outbox = outbox  # first this, then the standing: nothing gets lost between
+        outbox.put(self._greeting())
+        for said in self._repeated:
+            outbox.put(said)
+        with grpc.insecure_channel(self._address, options=CHANNEL_OPTIONS) as channel:
+            work = control_pb2_grpc.CoordinatorStub(channel).Work
+            stream = work(_until_none(outbox), metadata=(("authorization", f"Bearer {self._token}"),))
+            try:
+                for message in stream:
+                    self._handle(message)
+            except grpc.RpcError as error:
+                return error
+            finally:
+                self._connected = False
+                outbox.put(None)
+        return None
+
+    def _greeting(self) -> pb.FromWorker:
+        hello = pb.Hello()
+        hello.CopyFrom(self._hello)
+        if self._greeted_before:
+            hello.standing.CopyFrom(self.standing())
+        return pb.FromWorker(hello=hello)
+
     def _handle(self, message: pb.ToWorker) -> None:
         match message.WhichOneof("message"):
+            case "welcome":
+                with self._lock:
+                    self._told_step = message.welcome.told_step
+                self._connected = self._welcomed = True
+                if not self._greeted_before:
+                    self._greeted_before = True
+                    self.inbox.put(message)
             case "reform":
                 self._reform_round = message.reform.round
             case "abandon":
@@ -152,15 +278,49 @@ class Session:
                 self.on_abandon()
             case "leave":
                 self.leaving = True
+            case "checkpoint":
+                with self._lock:
+                    self._checkpoint_wanted = True
                 self.inbox.put(message)
             case _:
                 self.inbox.put(message)
 
 
-CHANNEL_OPTIONS = [("grpc.max_receive_message_length", 512 << 20), ("grpc.enable_http_proxy", 0)]
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", 512 << 20),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # else a new channel inherits the old one's wait before it connects again
+    ("grpc.keepalive_time_ms", 3000),  # a coordinator that cannot be reached is noticed without its help
+    ("grpc.keepalive_timeout_ms", 3000),
+]
+
+
+def own_address(peer: str, port: int) -> str:
+    """The address of this machine that reaches `peer`."""
+    family, _, _, _, target = socket.getaddrinfo(peer, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(target)
+        return str(probe.getsockname()[0])
 
 
 def read_token() -> str:
     """The job's token, from the file that EDL_TOKEN_FILE names."""
     with open(os.environ["EDL_TOKEN_FILE"], encoding="ascii") as file:
         return file.read().strip()
+
+
+def _until_none(outbox: queue.SimpleQueue[pb.FromWorker | None]) -> Iterator[pb.FromWorker]:
+    while (message := outbox.get()) is not None:
+        yield message
+
+
+def _orphaned() -> bool:
+    """Whether the launcher's life line, which a local worker has as its standard input, is cut."""
+    try:
+        descriptor = sys.stdin.fileno()
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return False
+        readable, _, _ = select.select([descriptor], [], [], 0)
+        return bool(readable) and os.read(descriptor, 1) == b""
+    except (OSError, ValueError, AttributeError):
+        return False

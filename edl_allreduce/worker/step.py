@@ -55,6 +55,8 @@ class TrainStep:
         self._call_arguments = {"training": True} if takes_training else {}
         self._updated: list[int] = []  # non-trainable variables that the model's call changes; known once traced
         self._with_gradient: list[int] = []
+        with tf.device("CPU:0"):
+            self._computed_at = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._train = tf.function(self._train_step, autograph=False).get_concrete_function(
             *training.input.element_spec, _FLAG
         )
@@ -77,6 +79,10 @@ class TrainStep:
     def seed_variables(self) -> list[keras.Variable]:
         """The states of random generators (dropout), one of its own for every worker."""
         return [each for each in self._non_trainable if _is_seed(each)]
+
+    def computed_at(self) -> float:
+        """When this worker's own part of a step was last done, in seconds since 1970; any thread may ask."""
+        return float(self._computed_at.numpy())
 
     def train(self, features: Any, labels: Any, part: bool) -> Outcome:
         """One step with this worker's share of the records."""
@@ -133,6 +139,8 @@ class TrainStep:
     def _reduce_and_apply(
         self, gradients: Tensors, updates: Tensors, total: tf.Tensor, count: tf.Tensor, part: tf.Tensor
     ) -> tf.Tensor:
+        with tf.control_dependencies([total, *gradients]):
+            self._computed_at.assign(tf.timestamp())
         shared = [i for i, each in enumerate(updates) if each.dtype.is_floating]
         weighted = [updates[i] * tf.cast(count, updates[i].dtype) for i in shared]
         sums = allreduce_sums([tf.stack([total, count, part]), *gradients, *weighted])

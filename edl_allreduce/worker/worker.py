@@ -3,35 +3,63 @@
 from __future__ import annotations
 
 import logging
+import queue
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
-from edl_allreduce import contracts
-from edl_allreduce.contracts.user_errors import explain, user_code
+from edl_allreduce import checkpoint, contracts
+from edl_allreduce.contracts.user_errors import explain
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_from_message
-from edl_allreduce.control.position import position_from_message
+from edl_allreduce.control.position import position_from_message, position_to_message
 from edl_allreduce.errors import ModelError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.position import Position, Schedule
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.worker.audit import Audit
+from edl_allreduce.worker.bad_records import Skip
+from edl_allreduce.worker.checkpointer import Checkpointer, Done
 from edl_allreduce.worker.feed import Feed
+from edl_allreduce.worker.preparing import prepare_step
 from edl_allreduce.worker.reader import Share, StepReader
 from edl_allreduce.worker.ring import Ring
-from edl_allreduce.worker.session import Session
-from edl_allreduce.worker.step import Outcome, TrainStep, make_broadcast
+from edl_allreduce.worker.session import Activity, Session
+from edl_allreduce.worker.step import Outcome, make_broadcast
 
 log = logging.getLogger(__name__)
 
-WARM_UP = -1  # the "round" in which the sample for tracing is read
+DISMISSAL_SECONDS = 20.0  # how long a leaver waits for the coordinator's word
+USUAL_WEIGHT = 0.1  # of the newest step in the usual time of one
 
 
 class RingBroken(Exception):
     """A reduction failed because a connection of the ring is gone; the next round will do the step again."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this worker is, replaced as a whole: the heartbeat and a new coordinator's greeting read it any time.
+
+    Attributes:
+        state: as in WorkerStatus (control.proto), or "exported".
+        position: how far its weights are; None: they are not the job's.
+        round: the newest one it has begun.
+        failed: it has parted from that round because the round had failed.
+        activity: what the training thread does.
+        since: when that began, monotonic seconds.
+        usual: what its own part of a step usually takes, seconds; 0: not known.
+    """
+
+    state: str = "preparing"
+    position: Position | None = None
+    round: pb.Round | None = None
+    failed: bool = False
+    activity: pb.Activity.ValueType = pb.WAITING
+    since: float = 0.0
+    usual: float = 0.0
 
 
 class Worker:
@@ -53,67 +81,85 @@ class Worker:
 
     def __init__(self, welcome: pb.Welcome, worker_id: int, session: Session, ring: Ring, coordinator: str) -> None:
         self._id, self._session, self._ring, self._coordinator = worker_id, session, ring, coordinator
-        self._spec = JobSpec.from_json(welcome.spec)
+        self._place = Place()
+        self._spec, self._job = JobSpec.from_json(welcome.spec), welcome.job
         dataset = dataset_from_message(welcome.dataset)
-        training, data = self._spec.training, self._spec.data
+        training, data, output = self._spec.training, self._spec.data, self._spec.output
         self._schedule = Schedule(dataset.records, training.num_epochs)
         self._zoo = self._spec.model.model_zoo
         self._audit = None
-        if self._spec.output.audit and welcome.job_folder:
+        if output.audit and welcome.job_folder:
             folder = JobFolder(Path(welcome.job_folder)).audit
             self._audit = Audit(folder, worker_id, dataset, training.seed, data.shuffle)
         keras.utils.set_random_seed(training.seed)
         self._training = contracts.load(self._spec.model)
         reader = StepReader(dataset, training.seed, data.shuffle, training.num_epochs)
-        self._feed = Feed(self._training, dataset, reader, self._zoo)
-        self._step = self._prepare(worker_id)
+        self._feed = Feed(self._training, dataset, reader, self._zoo, data.on_bad_record, self._skips)
+        self._step = prepare_step(self._training, self._feed, ring, self._zoo, worker_id)
         self._broadcast = make_broadcast(self._step.variables)
+        origin = checkpoint.Origin(self._job, self._spec, dataset.fingerprint, dataset.lanes)
+        self._checkpointer = Checkpointer(
+            self._step.variables, output.output, origin, output.keep_checkpoint_max, self._checkpointed
+        )
         self._position = Position()
         self._in_line = False  # whether this worker's weights are the job's at `_position`
         self._last_step: float | None = None
+        self._computing_since = 0.0  # seconds since 1970
+        self._repeated = 0  # records of a step that has begun and is not done
+        session.standing, session.activity = self._standing, self._activity
+        session.patience = self._spec.elastic.coordinator_timeout
 
     def run(self) -> None:
-        """Trains until the coordinator says that the job has ended, or that this worker should leave."""
+        """Trains until the coordinator says that the job has ended, or that this worker is not needed any more."""
+        self._become("ready")
         self._session.ready()
-        while (message := self._session.inbox.get()) is not None:
+        while (message := self._next_message()) is not None:
             match message.WhichOneof("message"):
                 case "round":
                     self._train_round(message.round)
+                case "restore":
+                    self._restore()
+                case "checkpoint":
+                    self._save_if_wished()
                 case "export":
                     self._export()
-                case "leave" | "stop":
+                case "stop":
                     break
         self._feed.close()
+        self._checkpointer.close()
 
-    def _prepare(self, worker_id: int) -> TrainStep:
-        """Traces the step and runs it once, alone, on real records; the weights are what they were before."""
-        share = Share(Position(), tuple(range(8)), 8)
-        self._feed.begin(WARM_UP, share)
-        size = self._schedule.size(share.start, share.batch)
-        sample = self._feed.next(share.start, size)
-        assert sample is not None
-        with user_code(self._zoo, "tracing the training step"):
-            step = TrainStep(self._training)
-        variables = [*step.variables, *step.seed_variables]
-        before = [variable.numpy() for variable in variables]
-        self._ring.join()
+    def _next_message(self) -> pb.ToWorker | None:
+        if not self._session.leaving:
+            return self._session.inbox.get()
         try:
-            step.train(*sample, part=False)
-            step.idle(part=False)
-        except Exception as error:
-            raise ModelError(explain(error, self._zoo, step.graphs)) from error
-        finally:
-            self._ring.leave()
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
-        for variable in step.seed_variables:  # every worker drops out other units
-            variable.assign(variable + tf.constant([worker_id, 0], variable.dtype))
-        return step
+            return self._session.inbox.get(timeout=DISMISSAL_SECONDS)
+        except queue.Empty:
+            return None  # whoever told it to go does not wait for ever
+
+    def _become(self, state: str, failed: bool = False) -> None:
+        position = self._position if self._in_line else None
+        self._place = replace(self._place, state=state, position=position, failed=failed)
+
+    def _does(self, activity: pb.Activity.ValueType) -> None:
+        self._place = replace(self._place, activity=activity, since=time.monotonic())
+
+    def _standing(self) -> pb.Standing:
+        place = self._place
+        position = position_to_message(place.position) if place.position else None
+        return pb.Standing(state=place.state, position=position, round=place.round, failed=place.failed)
+
+    def _activity(self) -> Activity:
+        place, now = self._place, time.monotonic()
+        if place.activity == pb.COMPUTING and (done := self._step.computed_at()) >= self._computing_since:
+            return Activity(pb.REDUCING, max(0.0, time.time() - done), place.usual)
+        return Activity(place.activity, now - place.since, place.usual)
 
     def _train_round(self, round: pb.Round) -> None:
         number, rank = round.number, list(round.members).index(self._id)
         share = Share(position_from_message(round.position), tuple(round.lanes), round.global_batch)
         log.info("round %d: rank %d of %d, from step %d", number, rank, len(round.members), share.start.step)
+        self._place = replace(self._place, round=_without_lanes(round))
+        self._become("training")
         self._feed.begin(number, share)
         error = None
         try:
@@ -122,17 +168,32 @@ class Worker:
         except RingBroken as broken:
             error = str(broken)
             self._ring.sever()
+        self._does(pb.LEAVING_RING)
         self._ring.leave()
         log.info("round %d: parted after step %d%s", number, self._position.step, f": {error}" if error else "")
-        self._session.parted(number, self._position, error)
+        self._does(pb.WAITING)
+        self._become("ready", failed=error is not None)
+        self._session.parted(
+            pb.Parted(
+                round=number,
+                position=position_to_message(self._position) if self._in_line else None,
+                failed=error is not None,
+                error=error or "",
+                repeated=self._repeated,
+                unreachable=self._ring.unreachable() if error else (),
+            )
+        )
+        self._repeated = 0
 
     def _enter(self, round: pb.Round, rank: int, start: Position) -> None:
         """Joins the ring and takes rank 0's state. Nothing is assigned before all of it has arrived."""
+        self._does(pb.JOINING)
         try:
             if self._session.abandoned_round >= round.number:
                 raise RingBroken("abandoned before it began")
             size = len(round.members)
             self._ring.join(rank, size, (self._coordinator, round.store_port) if size > 1 else None)
+            self._does(pb.SYNCHRONIZING)
             values = self._broadcast() if round.synchronize and size > 1 else []
         except Exception as error:
             raise RingBroken(explain(error, self._zoo)) from error
@@ -140,41 +201,110 @@ class Worker:
             for variable, value in zip(self._step.variables, values, strict=True):
                 variable.assign(value)
         self._position, self._in_line = start, True
+        self._become("training")
 
     def _train(self, number: int, rank: int, share: Share) -> None:
         paused_since = self._last_step
+        steps = self._spec.output.checkpoint_steps
         for at, size in self._schedule.steps(share.start, share.batch):
+            began = time.monotonic()
             outcome = self._one_step(number, share, at, size)
             self._position = self._schedule.after(at, share.batch)
             now = time.monotonic()
-            seconds = now - self._last_step if self._last_step else 0.0
             paused = now - paused_since if paused_since else 0.0
-            self._last_step, paused_since = now, None
             step = pb.Step(
-                step=self._position.step, epoch=at.epoch, loss=outcome.loss, records=outcome.records, seconds=seconds
+                step=self._position.step,
+                epoch=at.epoch,
+                loss=outcome.loss,
+                records=outcome.records,
+                seconds=now - self._last_step if self._last_step else 0.0,
+                useful_seconds=now - began,
             )
+            self._last_step, paused_since = now, None
             self._session.progress(number, rank, self._position, step, paused)
             if self._audit:
                 self._audit.applied(number, self._position)
+            if steps and rank == 0 and self._position.step % steps == 0:
+                self._checkpointer.save(self._position)
+            self._save_if_wished()
             if outcome.part:
                 return
 
     def _one_step(self, number: int, share: Share, at: Position, size: int) -> Outcome:
+        self._repeated = size
+        began = time.time()
+        self._does(pb.READING)
         batch = self._feed.next(at, size)
         part = self._session.wants_to_part(number)
+        self._means(number, share, at, size)
+        self._computing_since = time.time()
+        self._does(pb.COMPUTING)
+        while True:
+            try:
+                outcome = self._step.idle(part) if batch is None else self._step.train(*batch, part=part)
+                break
+            except Exception as error:
+                if self._ring.broken():
+                    raise RingBroken(explain(error, self._zoo)) from error
+                if batch is None:
+                    raise ModelError(explain(error, self._zoo, self._step.graphs)) from error
+                batch = self._feed.without_culprits(at, size, batch, error, self._step)
+                self._means(number, share, at, size)
+        self._repeated = 0
+        self._took(self._step.computed_at() - began)
+        return outcome
+
+    def _means(self, number: int, share: Share, at: Position, size: int) -> None:
         if self._audit:
-            self._audit.means(number, share, at, size)
-        try:
-            return self._step.idle(part) if batch is None else self._step.train(*batch, part=part)
-        except Exception as error:
-            if self._ring.broken():
-                raise RingBroken(explain(error, self._zoo)) from error
-            raise ModelError(explain(error, self._zoo, self._step.graphs)) from error
+            self._audit.means(number, share, at, size, self._feed.left_out)
+
+    def _skips(self, skip: Skip) -> None:
+        self._session.skipped(
+            pb.Skipped(file=skip.file, offset=skip.offset, first=skip.first, records=skip.records, error=skip.error)
+        )
+
+    def _took(self, seconds: float) -> None:
+        """Its own part of a step took so long."""
+        usual = self._place.usual
+        weight = USUAL_WEIGHT if usual else 1.0
+        self._place = replace(self._place, usual=usual + weight * (seconds - usual), position=self._position)
+
+    def _restore(self) -> None:
+        self._become("restoring")
+        newest = checkpoint.newest(self._spec.output.output)
+        if newest:
+            self._position, self._in_line = self._checkpointer.restore(newest.url), True
+            log.info("restored from %s", newest.url)
+        self._become("ready")
+        self._session.restored(self._position if newest else None)
+
+    def _save_if_wished(self) -> None:
+        if self._session.takes_checkpoint_wish() and self._in_line:
+            self._checkpointer.save(self._position)
+
+    def _checkpointed(self, done: Done) -> None:
+        self._session.checkpointed(
+            pb.Checkpointed(
+                position=position_to_message(done.position),
+                bytes=done.bytes,
+                seconds=done.seconds,
+                blocked_seconds=done.blocked_seconds,
+                error=done.error,
+            )
+        )
 
     def _export(self) -> None:
         from edl_allreduce import trained_model
 
-        trained_model.write(
-            self._training.model, self._spec, self._spec.output.output, overwrite=self._spec.output.overwrite
-        )
+        self._become("exporting")
+        self._checkpointer.wait(self._spec.elastic.prepare_timeout)
+        output = self._spec.output
+        trained_model.write(self._training.model, self._spec, output.output, overwrite=output.overwrite, job=self._job)
+        checkpoint.remove_all(output.output)
+        self._become("exported")
         self._session.exported()
+
+
+def _without_lanes(round: pb.Round) -> pb.Round:
+    """What another coordinator must know of a round."""
+    return pb.Round(number=round.number, members=round.members, position=round.position, synchronize=round.synchronize)
