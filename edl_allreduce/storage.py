@@ -80,6 +80,14 @@ def exists(path: str) -> bool:
     return os.path.exists(local_path(path))
 
 
+def names_in(folder: str) -> list[str] | None:
+    """The names of files and folders in a folder, sorted; None when there is no such folder. Raises StorageError."""
+    if is_remote(folder):
+        return storage_remote.names_in(folder)
+    with local_errors(folder):
+        return storage_glob.names_in_local(local_path(folder))
+
+
 def size(path: str) -> int:
     """The file's size in bytes. Raises StorageError."""
     with open_ranges(path) as source:
@@ -171,6 +179,15 @@ def remove(path: str) -> None:
         return
     with local_errors(path):
         Path(local_path(path)).unlink(missing_ok=True)
+
+
+def remove_folder(path: str) -> None:
+    """Removes a folder with all that is in it; nothing happens when there is none. Raises StorageError."""
+    if is_remote(path):
+        storage_remote.remove_folder(path)
+        return
+    with local_errors(path), suppress(FileNotFoundError):
+        shutil.rmtree(local_path(path))
 
 
 def upload_tree(local_dir: str, url: str, last: Sequence[str] = (), workers: int = 8) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -10,6 +11,16 @@ from contextlib import contextmanager
 from typing import Protocol, cast
 
 from edl_allreduce.errors import StorageError
+from edl_allreduce.storage_retry import PassingError
+
+# What to do about an error of the operating system.
+_ADVICE = {
+    errno.ENOSPC: "free some, or choose another folder",
+    errno.EDQUOT: "remove what you do not need, or choose another folder",
+    errno.EFBIG: "the file system, or the limit of 'ulimit -f', allows no larger file",
+    errno.EROFS: "choose a folder that can be written",
+}
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN}
 
 
 class RangeReader(Protocol):
@@ -124,4 +135,13 @@ def local_errors(path: str, foreign: bool = False) -> Iterator[None]:
     except OSError as error:
         if foreign and error.filename is not None:
             raise
-        raise StorageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        kind = PassingError if error.errno in _PASSING else StorageError
+        raise kind(f"{path}: {_explained(error)}") from error
+
+
+def _explained(error: OSError) -> str:
+    said = (error.strerror or str(error)).lower()
+    if error.errno in (errno.EACCES, errno.EPERM) and hasattr(os, "geteuid"):
+        return f"{said}: this process runs as user {os.geteuid()}, who may not do that there"
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{said}: {advice}" if advice else said

@@ -10,13 +10,14 @@ import importlib.util
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from edl_allreduce import storage_glob
 from edl_allreduce.errors import StorageError, did_you_mean
 from edl_allreduce.storage_ranges import local_errors
+from edl_allreduce.storage_retry import PassingError, persist
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -34,12 +35,19 @@ _NO_CREDENTIALS = {
     "CredentialRetrievalError", "DefaultCredentialsError", "NoCredentialsError", "PartialCredentialsError",
     "RefreshError", "TokenRetrievalError", "UnauthorizedSSOTokenError",
 }  # fmt: skip
-_NO_CONNECTION = {"ClientConnectionError", "ConnectionError", "ConnectTimeoutError", "FSTimeoutError", "TimeoutError"}
+_NO_CONNECTION = {
+    "ClientConnectionError", "ClientPayloadError", "ConnectionError", "FSTimeoutError", "HTTPClientError",
+    "IncompleteReadError", "ServerDisconnectedError", "TimeoutError",
+}  # fmt: skip
+_PASSING_STATUS = {408, 429, 500, 502, 503, 504, 509}
+
+Result = TypeVar("Result")
 
 
 def matches(url: str) -> list[str]:
     """The files that one URL, glob or folder names; perhaps none. Raises StorageError."""
-    with _filesystem(url) as (fs, path):
+
+    def look(fs: AbstractFileSystem, path: str) -> list[str]:
         try:
             if not storage_glob.is_pattern(path):
                 if fs.info(path)["type"] != "directory":
@@ -50,42 +58,47 @@ def matches(url: str) -> list[str]:
             return []
         return [f"{_scheme(url)}://{name.lstrip('/')}" for name, info in found.items() if info["type"] != "directory"]
 
+    return _ask(url, look)
+
 
 def names_in(folder: str) -> list[str] | None:
     """The names in a folder or bucket, or None when there is no such folder. Raises StorageError."""
-    with _filesystem(folder) as (fs, path):
+
+    def look(fs: AbstractFileSystem, path: str) -> list[str] | None:
         try:
             return sorted({name.rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)})
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    return _ask(folder, look)
+
 
 def exists(url: str) -> bool:
     """Whether an object or a folder is there. Raises StorageError."""
-    with _filesystem(url) as (fs, path):
+
+    def look(fs: AbstractFileSystem, path: str) -> bool:
         try:
             fs.info(path)
         except FileNotFoundError:
             return False
         return True
 
+    return _ask(url, look)
+
 
 def read_bytes(url: str) -> bytes:
     """The whole object. Raises StorageError."""
-    with _filesystem(url) as (fs, path):
-        return cast(bytes, fs.cat_file(path))
+    return _ask(url, lambda fs, path: cast(bytes, fs.cat_file(path)))
 
 
 def write_bytes(url: str, data: bytes) -> None:
     """Puts a whole object at once. Raises StorageError."""
-    with _filesystem(url) as (fs, path):
-        fs.pipe_file(path, data)
+    _ask(url, lambda fs, path: fs.pipe_file(path, data))
 
 
 def upload(source: str, url: str) -> None:
     """Puts a local file as one whole object. Raises StorageError."""
-    with _filesystem(url) as (fs, path):
-        fs.put_file(source, path)
+    _ask(url, lambda fs, path: fs.put_file(source, path))
 
 
 @contextmanager
@@ -100,11 +113,14 @@ def spooled(url: str) -> Iterator[BinaryIO]:
 
 def remove(url: str) -> None:
     """Removes an object; nothing happens when there is none. Raises StorageError."""
-    with _filesystem(url) as (fs, path):
-        try:
-            fs.rm_file(path)
-        except FileNotFoundError:
-            return
+    with suppress(FileNotFoundError):
+        _ask(url, lambda fs, path: fs.rm_file(path), passed=(FileNotFoundError,))
+
+
+def remove_folder(url: str) -> None:
+    """Removes all objects below a folder; nothing happens when there are none. Raises StorageError."""
+    with suppress(FileNotFoundError):
+        _ask(url, lambda fs, path: fs.rm(path, recursive=True), passed=(FileNotFoundError,))
 
 
 class RemoteRanges:
@@ -115,24 +131,22 @@ class RemoteRanges:
     def __init__(self, url: str) -> None:
         self._url = url
         self._size: int | None = None
-        with _filesystem(url) as (self._fs, self._path):
-            pass
+        with _errors(url):
+            _filesystem(url)
 
     @property
     def size(self) -> int:
         if self._size is None:
-            with _errors(self._url):
-                info = self._fs.info(self._path)
-                if info["type"] == "directory":
-                    raise StorageError(f"{self._url}: is a folder")
-                self._size = int(info["size"])
+            info = _ask(self._url, lambda fs, path: fs.info(path))
+            if info["type"] == "directory":
+                raise StorageError(f"{self._url}: is a folder")
+            self._size = int(info["size"])
         return self._size
 
     def read(self, offset: int, size: int) -> bytes:
         if size <= 0:
             return b""
-        with _errors(self._url):
-            return cast(bytes, self._fs.cat_file(self._path, start=offset, end=offset + size))
+        return _ask(self._url, lambda fs, path: cast(bytes, fs.cat_file(path, start=offset, end=offset + size)))
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -144,23 +158,35 @@ class RemoteRanges:
         self.close()
 
 
-@contextmanager
-def _filesystem(url: str) -> Iterator[tuple[AbstractFileSystem, str]]:
-    """The file system that serves `url` and the path in it; whatever fails inside becomes a StorageError."""
-    with _errors(url):
-        import fsspec
+def _ask(
+    url: str, action: Callable[[AbstractFileSystem, str], Result], passed: tuple[type[Exception], ...] = ()
+) -> Result:
+    """What `action`, given the file system that serves `url` and the path in it, returns; tried again where that helps.
 
-        package, extra = _EXTRAS.get(_scheme(url), ("", ""))
-        if package and importlib.util.find_spec(package) is None:
-            raise StorageError(f"{_scheme(url)}:// needs {package}: pip install 'edl_allreduce[{extra}]'")
-        if _scheme(url) not in fsspec.available_protocols():
-            hint = did_you_mean(_scheme(url), ["gs", "s3", "memory", "file"])
-            raise StorageError(f"{url}: there is no storage for {_scheme(url)}://{hint}")
-        if package == "gcsfs":
-            fs = _google()
-        else:
-            fs = fsspec.filesystem(_scheme(url), **({"use_listings_cache": False} if package else {}))
-        yield fs, fs._strip_protocol(url)
+    Raises:
+        StorageError: whatever failed, in one line; but the exceptions in `passed` as they are.
+    """
+
+    def once() -> Result:
+        with _errors(url, passed):
+            fs = _filesystem(url)
+            return action(fs, fs._strip_protocol(url))
+
+    return persist(once)
+
+
+def _filesystem(url: str) -> AbstractFileSystem:
+    import fsspec
+
+    package, extra = _EXTRAS.get(_scheme(url), ("", ""))
+    if package and importlib.util.find_spec(package) is None:
+        raise StorageError(f"{_scheme(url)}:// needs {package}: pip install 'edl_allreduce[{extra}]'")
+    if _scheme(url) not in fsspec.available_protocols():
+        hint = did_you_mean(_scheme(url), ["gs", "s3", "memory", "file"])
+        raise StorageError(f"{url}: there is no storage for {_scheme(url)}://{hint}")
+    if package == "gcsfs":
+        return _google()
+    return fsspec.filesystem(_scheme(url), **({"use_listings_cache": False} if package else {}))
 
 
 def _google() -> AbstractFileSystem:
@@ -182,13 +208,34 @@ def _scheme(url: str) -> str:
 
 
 @contextmanager
-def _errors(url: str) -> Iterator[None]:
+def _errors(url: str, passed: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    untouched: tuple[type[Exception], ...] = (StorageError, *passed)
     try:
         yield
-    except StorageError:
+    except untouched:
         raise
     except Exception as error:  # Each cloud package raises its own kinds, and not all of them are OSErrors.
-        raise StorageError(f"{url}: {_reason(error, _EXTRAS.get(_scheme(url), ('', ''))[0])}") from error
+        kind = PassingError if _may_pass(error) else StorageError
+        raise kind(f"{url}: {_reason(error, _EXTRAS.get(_scheme(url), ('', ''))[0])}") from error
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether the store was only overloaded, or the connection broken: by the error or by what caused it."""
+    while error is not None:
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if kinds & _NO_CONNECTION or _status(error) in _PASSING_STATUS:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _status(error: BaseException) -> int:
+    """The HTTP status that came with an error of gcsfs, aiohttp or botocore; 0: none."""
+    answer = getattr(error, "response", None)
+    if isinstance(answer, dict):
+        return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    code = getattr(error, "code", None) or getattr(error, "status", None)
+    return int(str(code)) if str(code).isdecimal() else 0
 
 
 def _reason(error: Exception, package: str) -> str:

@@ -147,7 +147,7 @@ def test_errors_of_local_files(tmp_path: Path) -> None:
 
 def test_a_full_disk_and_errors_that_are_not_ours(tmp_path: Path) -> None:
     path = str(tmp_path / "a")
-    with pytest.raises(StorageError, match=f"^{path}: no space left on device$"), storage.writer_atomic(path):
+    with pytest.raises(StorageError, match=f"^{path}: no space left on device: free some"), storage.writer_atomic(path):
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(FileNotFoundError), storage.writer_atomic(path):
         open(tmp_path / "what the caller wanted to copy").close()
