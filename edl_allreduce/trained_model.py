@@ -5,7 +5,7 @@ What is in it:
     params.safetensors    the model's weights
     model_zoo/            the Python files of the model's zoo
     spec.json             the whole job
-    bundle.json           the list of these files with their SHA-256, versions of the libraries, notes
+    bundle.json           the job's name, the list of these files with their SHA-256, versions of the libraries, notes
     model.keras           the model as Keras saves it, for other tools; missing when Keras cannot save it
 
 A model is made again from its code and params; nothing is unpickled. Loading runs the code in model_zoo/.
@@ -24,20 +24,20 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from edl_allreduce import __version__, contracts, parameters, storage
+from edl_allreduce.bundle import BUNDLE, CODE, KERAS, MESSAGE, PARAMS, SPEC, listed, written_by
 from edl_allreduce.contracts.user_errors import user_code
 from edl_allreduce.contracts.zoo_files import code_files
 from edl_allreduce.errors import DataError, ModelError, StorageError, UsageError
 from edl_allreduce.spec import JobSpec, ModelSpec
+from edl_allreduce.storage_ranges import local_errors
+from edl_allreduce.storage_retry import persist
 from edl_allreduce.trained_model_pb2 import TrainedModel
-
-MESSAGE, PARAMS, CODE, SPEC = "trained_model.pb", "params.safetensors", "model_zoo", "spec.json"
-BUNDLE, KERAS = "bundle.json", "model.keras"
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +59,14 @@ class Loaded:
     message: TrainedModel
 
 
-def write(model: Any, spec: JobSpec, url: str, overwrite: bool, notes: Mapping[str, str] | None = None) -> None:
+def write(
+    model: Any, spec: JobSpec, url: str, overwrite: bool, notes: Mapping[str, str] | None = None, job: str = ""
+) -> None:
     """Writes the folder of a trained model; readers see it when it is complete.
 
-    Replacing an older one, its files are overwritten one by one, and what it had besides is removed at the end; who
-    reads in between, or after this was killed halfway, is told so by `load`.
+    Replacing an older one, that ceases to be complete at once, its files are overwritten one by one, and what it had
+    besides is removed at the end. What may pass, such as a full disk or a store that answers 503, is waited for: see
+    `storage_retry`.
 
     Args:
         model: a `keras.Model` with variables.
@@ -71,26 +74,23 @@ def write(model: Any, spec: JobSpec, url: str, overwrite: bool, notes: Mapping[s
         url: folder or URL.
         overwrite: whether another job's trained model may be replaced; this job's own always is.
         notes: anything else worth keeping, for people.
+        job: the job's name.
 
     Raises:
         UsageError: there is a trained model of another job, and `overwrite` is not set.
         ModelError: a variable holds something else than numbers.
         StorageError: something cannot be written.
     """
-    if not overwrite and storage.exists(storage.join(url, MESSAGE)) and not _is_from(spec, url):
+    there = storage.exists(storage.join(url, MESSAGE))
+    if there and not overwrite and not (job and written_by(url) == job):
         raise UsageError(f"{url}: holds a trained model already; choose another folder or add --overwrite")
     older = _listed_before(url)
     with tempfile.TemporaryDirectory(prefix="edl-bundle-") as folder:
-        made = Path(folder)
-        parameters.save(model.weights, str(made / PARAMS))
-        _copy_code(spec.model.model_zoo, made / CODE)
-        _save_keras(model, made / KERAS)
-        (made / SPEC).write_text(spec.to_json(), encoding="utf-8")
-        (made / MESSAGE).write_bytes(_message(spec.model).SerializeToString(deterministic=True))
-        files = {path.relative_to(made).as_posix(): _sha256(path) for path in sorted(made.rglob("*")) if path.is_file()}
-        about = {"files": files, "versions": _versions(), "notes": dict(notes or {})}
-        (made / BUNDLE).write_text(json.dumps(about, indent=1), encoding="utf-8")
-        storage.upload_tree(folder, url, last=(PARAMS, BUNDLE, MESSAGE))
+        with local_errors(f"{folder} (where the trained model is put together)"):
+            files = _put_together(Path(folder), model, spec, dict(notes or {}), job)
+        if there:
+            storage.remove(storage.join(url, MESSAGE))
+        persist(lambda: storage.upload_tree(folder, url, last=(PARAMS, BUNDLE, MESSAGE)))
     for name in older:
         if name not in files:
             storage.remove(storage.join(url, name))
@@ -126,6 +126,19 @@ def load(url: str, mode: contracts.Mode = contracts.Mode.EVALUATION) -> Loaded:
     parameters.restore(training.model.weights, str(params), storage.join(url, params.name))
     params.unlink()
     return Loaded(training.model, training.batches, spec, message)
+
+
+def _put_together(folder: Path, model: Any, spec: JobSpec, notes: dict[str, str], job: str) -> dict[str, str]:
+    """Makes all files in a local folder; returns those that bundle.json lists, with their SHA-256."""
+    parameters.save(model.weights, str(folder / PARAMS))
+    _copy_code(spec.model.model_zoo, folder / CODE)
+    _save_keras(model, folder / KERAS)
+    (folder / SPEC).write_text(spec.to_json(), encoding="utf-8")
+    (folder / MESSAGE).write_bytes(_message(spec.model).SerializeToString(deterministic=True))
+    files = {path.relative_to(folder).as_posix(): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    about = {"job": job, "files": files, "versions": _versions(), "notes": notes}
+    (folder / BUNDLE).write_text(json.dumps(about, indent=1), encoding="utf-8")
+    return files
 
 
 def _copy_code(model_zoo: str, target: Path) -> None:
@@ -173,50 +186,24 @@ def _versions() -> dict[str, str]:
     return {"edl_allreduce": __version__, "python": platform.python_version(), **libraries}
 
 
-def _is_from(spec: JobSpec, url: str) -> bool:
-    """Whether the trained model there is this job's own, written by a worker that died before it could say so."""
-    try:
-        return storage.read_bytes(storage.join(url, SPEC)).decode() == spec.to_json()
-    except (StorageError, UnicodeDecodeError):
-        return False
-
-
-def _listed(url: str) -> dict[str, str]:
-    """The files of the trained model there, with their SHA-256.
-
-    Raises:
-        DataError: their list is missing or damaged.
-    """
-    try:
-        files = json.loads(storage.read_bytes(storage.join(url, BUNDLE)))["files"]
-        if all(isinstance(digest, str) and _is_inside(name) for name, digest in files.items()):
-            return dict(files)
-    except StorageError as error:
-        raise DataError(f"{url}: its {BUNDLE} cannot be read: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise DataError(f"{url}: its {BUNDLE} is damaged")
-
-
 def _listed_before(url: str) -> dict[str, str]:
     """The files of an older trained model; none when there is no list of them that can be read."""
     try:
-        return _listed(url)
+        return listed(url)
     except DataError:
         return {}
-
-
-def _is_inside(name: str) -> bool:
-    """Whether a relative path stays in its folder."""
-    return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts and name != ""
 
 
 def _download(url: str, folder: Path) -> TrainedModel:
     """Fetches what is needed to make the model again, checked, and returns what trained_model.pb says."""
     if not storage.exists(storage.join(url, MESSAGE)):
-        there = "there is no such folder" if not storage.exists(url) else f"it has no {MESSAGE}"
+        there = (
+            "there is no such folder"
+            if not storage.exists(url)
+            else f"it has no {MESSAGE}: not finished, or being replaced"
+        )
         raise UsageError(f"{url}: is no trained model: {there}")
-    files = _listed(url)
+    files = listed(url)
     _fetch(url, MESSAGE, files, folder)
     try:
         message = TrainedModel.FromString((folder / MESSAGE).read_bytes())

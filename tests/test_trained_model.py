@@ -17,8 +17,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from safetensors import safe_open
 
-from edl_allreduce import contracts, parameters, storage, trained_model
+from edl_allreduce import bundle, contracts, parameters, storage, trained_model
 from edl_allreduce.errors import DataError, EdlError, ModelError, UsageError
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.trained_model_pb2 import TrainedModel
@@ -250,8 +251,13 @@ def test_replacing_removes_what_the_older_one_had_and_nothing_else(tmp_path: Pat
 
 def test_a_job_may_write_its_own_result_again(tmp_path: Path) -> None:
     spec = job(write_zoo(tmp_path / "zoo", line=LINE), "line.Line", str(tmp_path / "out"))
+    assert bundle.written_by(spec.output.output) is None
     for seed in (1, 2):
-        trained_model.write(made(spec, seed), spec, spec.output.output, overwrite=False)
+        trained_model.write(made(spec, seed), spec, spec.output.output, overwrite=False, job="line-1")
+    assert bundle.written_by(spec.output.output) == "line-1"
+    for other in ("line-2", ""):
+        with pytest.raises(UsageError, match="holds a trained model already"):
+            trained_model.write(made(spec), spec, spec.output.output, overwrite=False, job=other)
     assert np.array_equal(trained_model.load(spec.output.output).model.weights[0], made(spec, 2).weights[0])
 
 
@@ -270,10 +276,10 @@ def test_killed_while_replacing_is_noticed(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         trained_model.write(made(spec, 2), spec, spec.output.output, overwrite=True)
     with pytest.raises(
-        DataError,
-        match=r"/out: params\.safetensors is not the one that bundle\.json lists: damaged, or being replaced right now$",
+        UsageError, match=r"/out: is no trained model: it has no trained_model\.pb: not finished, or being"
     ):
         trained_model.load(spec.output.output)
+    assert bundle.written_by(spec.output.output) is None
 
 
 @pytest.fixture(scope="module")
@@ -389,6 +395,17 @@ def test_parameters_are_assigned_all_or_none(tmp_path: Path) -> None:
     assert restored[0].value.tolist() == [0.0]
 
 
+def test_a_file_of_parameters_is_one_of_the_format(tmp_path: Path) -> None:
+    """It is written by our own code; the format's own library must read the same bytes, in several blocks too."""
+    large = np.arange(parameters.BLOCK_BYTES // 4 * 2 + 5, dtype=np.float32)
+    with (tmp_path / "a").open("wb") as out:
+        parameters.write(["one", "large", "half"], [np.int64(1), large, tf.ones([2, 3], tf.bfloat16)], out)
+    with safe_open(tmp_path / "a", framework="np") as file:
+        assert file.metadata() == {parameters.ORDER: '["one", "large", "half"]'}
+        assert np.array_equal(file.get_tensor("large"), large) and file.get_tensor("one").shape == ()
+        assert file.get_slice("half").get_dtype() == "BF16" and file.get_slice("half").get_shape() == [2, 3]
+
+
 def test_a_variable_of_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"^the variable words is of type object: only numbers can be stored$"):
+    with pytest.raises(ModelError, match=r"^the variable words is of type object: only bool, int8, .* can be stored$"):
         parameters.save([Variable("words", np.array([b"a", "b"], dtype=object))], str(tmp_path / "params"))
