@@ -86,7 +86,9 @@ def default_of(flag: Flag) -> str:
         return "required"
     if flag.default is None or flag.default == "":
         return ""
-    return f"default {str(flag.default).lower() if flag.type is bool else format(flag.default, 'g')}"
+    if flag.type in (int, float):
+        return f"default {flag.default:g}"
+    return f"default {str(flag.default).lower() if flag.type is bool else flag.default}"
 
 
 def _table(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
