@@ -6,7 +6,6 @@ $EDL_HOME, or $XDG_STATE_HOME/edl_allreduce, or ~/.local/state/edl_allreduce
     ├── token                      what every gRPC call must carry; mode 0600 (the launcher)
     ├── address                    HOST:PORT of the coordinator, there as soon as it serves (the coordinator)
     ├── status.json                the last Status message (the coordinator, when the job ends)
-    ├── dataset.pb                 the Dataset message: files, chunks, tasks (the first coordinator)
     ├── dataset.pb                 the Dataset message: which files, cut into which tasks (the first coordinator)
     ├── history.jsonl              every step's loss, every round's cause (the coordinator, while the job runs)
     ├── supervisor.json            the process of the supervisor; the job runs as long as that does (the supervisor)
@@ -76,10 +75,6 @@ class JobFolder:
     @property
     def history(self) -> Path:
         return self.path / "history.jsonl"
-
-    @property
-    def dataset(self) -> Path:
-        return self.path / "dataset.pb"
 
     @property
     def audit(self) -> Path:
