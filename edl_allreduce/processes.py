@@ -49,6 +49,12 @@ def kinship_of(pid: int) -> Kinship | None:
     return Kinship(int(fields[1]), int(fields[2]), fields[0] == "Z") if fields else None
 
 
+def runs(process: Process) -> bool:
+    """Whether a process has not ended yet."""
+    kinship = kinship_of(process.pid)
+    return kinship is not None and not kinship.zombie and process_of(process.pid) == process
+
+
 def open_process(process: Process) -> int | None:
     """A descriptor that stands for this very process (see pidfd_open(2)): readable once it has ended, good for signals.
 

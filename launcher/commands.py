@@ -73,9 +73,11 @@ def _from(module: str, name: str) -> Callable[[], Callable[..., int | None]]:
     return load
 
 
-DATA = "launcher.data_commands"
+DATA, JOBS = "launcher.data_commands", "launcher.job_commands"
 COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "train": Command("train a model with any number of workers of this machine", load_train),
+    "scale": Command("change how many workers a running job keeps alive", _from(JOBS, "scale")),
+    "stop": Command("end a running job", _from(JOBS, "stop")),
     "recordio": {
         "info": Command("say what RecordIO files hold: chunks, records, sizes", _from(DATA, "recordio_info")),
         "cat": Command("print the records of RecordIO files", _from(DATA, "recordio_cat")),

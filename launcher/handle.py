@@ -70,12 +70,14 @@ class JobHandle(ABC):
         """Ends the job's processes at once, without letting them finish anything."""
 
     @abstractmethod
-    def scale(self, num_workers: int) -> None:
-        """Keeps `num_workers` workers alive from now on; waits for a job that is still indexing its data.
+    def scale(self, num_workers: int) -> int:
+        """Keeps `num_workers` workers alive from now on; returns how many it were before.
+
+        Waits for a job that is still indexing its data, and some seconds for a coordinator that is being restarted.
 
         Raises:
-            UsageError: the number is not positive.
-            JobFailed: the job has ended, or its coordinator cannot be reached.
+            UsageError: the number is not positive, or too large.
+            JobFailed: the job has ended, or its coordinator does not answer.
         """
 
 

@@ -1,4 +1,4 @@
-"""Runs jobs on this machine: starts the coordinator, follows it, and sees to it that no process is left behind."""
+"""Runs jobs on this machine: starts their processes, follows them, and sees to it that none is left behind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import os
 import secrets
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,19 +14,20 @@ from typing import TYPE_CHECKING
 
 from edl_allreduce.errors import EdlError, JobFailed, StorageError, UsageError
 from edl_allreduce.job_folder import JobFolder
+from edl_allreduce.processes import describe_exit
+from launcher.client import RETRY_SECONDS, Client, final_status
 from launcher.handle import ENDED, JobHandle, error_of
 from launcher.plan import Plan
-from launcher.process import describe_exit, spawn, tail
+from launcher.process import Leader, spawn, tail
 
 if TYPE_CHECKING:
     import grpc
 
     from edl_allreduce.control.control_pb2 import Status
 
-STOP_SECONDS = 20.0  # for everything to end after SIGTERM
-CALL_SECONDS = 10.0  # for the answer to a single call
-WATCH_SECONDS = 0.2  # between two statuses, at least
-POLL_SECONDS = 0.02  # between two looks at the address file
+STOP_SECONDS = 40.0  # for everything to end after SIGTERM; longer than the supervisor's own patience
+
+AWAY = "the coordinator has died and is being restarted"
 
 
 def start(plan: Plan, detach: bool = False) -> LocalJob:
@@ -46,26 +46,36 @@ def start(plan: Plan, detach: bool = False) -> LocalJob:
     except OSError as error:
         raise StorageError(f"{folder.path}: {error.strerror}; EDL_HOME may name another folder for jobs") from error
     job = LocalJob(folder, spawn(plan, detach))
-    threading.Thread(target=job.reap, name="reap", daemon=True).start()
-    threading.Thread(target=job.follow, name="follow", daemon=True).start()
+    job.begin()
     if not detach:
         atexit.register(job.stop)
     return job
 
 
 class LocalJob(JobHandle):
-    """A job on this machine, made by `start`."""
+    """A job on this machine. It is followed from `begin` on.
 
-    def __init__(self, folder: JobFolder, process: subprocess.Popen[bytes]) -> None:
+    Args:
+        folder: the job's.
+        leader: its outermost process.
+    """
+
+    def __init__(self, folder: JobFolder, leader: Leader) -> None:
         self._files = folder
-        self._process = process
+        self._leader = leader
         self._changed = threading.Condition()
         self._statuses = 0  # how many there have been; guarded by _changed, as is what follows
         self._status: Status | None = None
         self._call: grpc.Call | None = None
         self._ended = threading.Event()
+        self._client = Client(folder, self._ended.wait)
         self._stop_wanted = False
         self._crash: JobFailed | None = None
+
+    def begin(self) -> None:
+        """Follows the job, in threads of its own."""
+        threading.Thread(target=self._reap, name="reap", daemon=True).start()
+        threading.Thread(target=self._follow, name="follow", daemon=True).start()
 
     @property
     def name(self) -> str:
@@ -81,8 +91,8 @@ class LocalJob(JobHandle):
 
     @property
     def pid(self) -> int:
-        """The coordinator's process id; SIGTERM to it stops the job."""
-        return self._process.pid
+        """The process id of the job's supervisor; SIGTERM to it stops the job."""
+        return self._leader.pid
 
     @property
     def exit_code(self) -> int | None:
@@ -120,7 +130,7 @@ class LocalJob(JobHandle):
     def stop(self) -> None:
         self._stop_wanted = True
         if not self._ended.is_set():
-            self._process.send_signal(signal.SIGTERM)
+            self._leader.send_signal(signal.SIGTERM)
         if not self._ended.wait(STOP_SECONDS):
             self.kill()
 
@@ -130,29 +140,14 @@ class LocalJob(JobHandle):
             self._kill_group()
         self._ended.wait()
 
-    def scale(self, num_workers: int) -> None:
-        if num_workers < 1:
-            raise UsageError(f"num_workers: expected a whole number, greater than 0, got {num_workers}")
-        import grpc
+    def scale(self, num_workers: int) -> int:
+        return self._client.scale(num_workers)
 
-        from edl_allreduce.control.control_pb2 import ScaleRequest
-        from edl_allreduce.control.control_pb2_grpc import CoordinatorStub
-
-        address = self._await_address()
-        if address is None:
-            raise JobFailed(f"job {self.name} has ended and cannot be scaled")
-        with _channel(address) as channel:
-            try:
-                CoordinatorStub(channel).Scale(
-                    ScaleRequest(num_workers=num_workers), timeout=CALL_SECONDS, metadata=self._metadata()
-                )
-            except grpc.RpcError as error:
-                raise JobFailed(f"job {self.name} could not be scaled: {error.details()}") from error
-
-    def reap(self) -> None:
-        """Waits for the coordinator's end, ends what it may have left behind, and tells everyone."""
-        self._process.wait()
+    def _reap(self) -> None:
+        """Waits for the job's end, kills what it may have left behind, and tells everyone."""
+        self._leader.wait()
         self._kill_group()
+        self._files.remove_tmp()
         atexit.unregister(self.stop)
         final = self._final()
         with self._changed:
@@ -162,35 +157,34 @@ class LocalJob(JobHandle):
             if self._call is not None:
                 self._call.cancel()
             self._changed.notify_all()
-        if self._process.stdin:
-            self._process.stdin.close()
+        if self._leader.stdin:
+            self._leader.stdin.close()
 
-    def follow(self) -> None:
-        """Passes on the coordinator's statuses until it ends."""
+    def _follow(self) -> None:
+        """Passes on what each coordinator of the job says, until the job ends."""
         from edl_allreduce.control.control_pb2 import Status
 
-        self._publish(Status(phase="starting", message="indexing the data"))
-        address = self._await_address()
-        if address is None:
-            return
+        if not self._files.address.exists():
+            self._publish(Status(phase="starting", message="indexing the data"))
+        while (address := self._client.await_address()) is not None:
+            self._pass_on(address)
+            if self._ended.wait(RETRY_SECONDS):
+                return
+            if not self._stop_wanted and self.status().phase not in ENDED:
+                self._publish(_with_message(self.status(), AWAY))
+
+    def _pass_on(self, address: str) -> None:
+        """Publishes what the coordinator at an address says until it ends."""
         import grpc
 
-        from edl_allreduce.control.control_pb2 import WatchRequest
-        from edl_allreduce.control.control_pb2_grpc import CoordinatorStub
-
-        with _channel(address) as channel:
-            stub = CoordinatorStub(channel)
-            request = WatchRequest(interval_seconds=WATCH_SECONDS)
-            while True:
-                with self._changed:
-                    if self._ended.is_set():
-                        return
-                    call = stub.Watch(request, wait_for_ready=True, metadata=self._metadata())
-                    self._call = call
-                with contextlib.suppress(grpc.RpcError):  # it has ended, or is about to, or will answer again
-                    for status in call:
-                        self._publish(status)
-                self._ended.wait(WATCH_SECONDS)
+        with self._client.connected(address) as stub:
+            with self._changed:
+                if self._ended.is_set():
+                    return
+                self._call = call = self._client.watch(stub)
+            with contextlib.suppress(grpc.RpcError):  # it is not there yet, or any more
+                for status in call:
+                    self._publish(status)
 
     def _publish(self, status: Status) -> None:
         with self._changed:
@@ -199,51 +193,38 @@ class LocalJob(JobHandle):
                 self._statuses += 1
                 self._changed.notify_all()
 
-    def _await_address(self) -> str | None:
-        """Where the coordinator serves, as soon as it has indexed the data; None when it has ended."""
-        while not self._ended.is_set():
-            with contextlib.suppress(FileNotFoundError):
-                return self._files.address.read_text(encoding="utf-8").strip()
-            self._ended.wait(POLL_SECONDS)
-        return None
-
-    def _metadata(self) -> tuple[tuple[str, str]]:
-        return (("authorization", f"Bearer {self._files.token.read_text(encoding='utf-8').strip()}"),)
-
     def _kill_group(self) -> None:
-        """Kills every process of the job; the coordinator leads their group."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """Kills every process of the job's process group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._leader.pid, signal.SIGKILL)
 
     def _final(self) -> Status:
-        """The last status: the coordinator's own; where it left none, what we know."""
-        from google.protobuf import json_format
-
-        from edl_allreduce.control.control_pb2 import Status
-
-        code = self._process.returncode
-        with contextlib.suppress(OSError, ValueError, json_format.ParseError):
-            text = self._files.status.read_text(encoding="utf-8")
-            written = json_format.Parse(text, Status(), ignore_unknown_fields=True)
-            if written.phase in ENDED and (written.phase != "done" or code == 0):
-                return written
-        status = Status()
-        status.CopyFrom(self.status())
-        if self._stop_wanted:
-            status.phase, status.message = "stopped", "all its processes were killed"
-        else:
-            how = f"ended unexpectedly ({describe_exit(code)})"
-            status.phase, status.message = "failed", f"the coordinator of job {self.name} {how}"
-            log = self._files.coordinator_log
-            self._crash = JobFailed(f"{status.message}; the end of {log}:\n{tail(log)}")
+        """The last status: what the job has left; where it has left nothing, what we know."""
+        log, newest = self._files.coordinator_log, self.status()
+        status = final_status(self._files)
+        if status is None and self._stop_wanted:
+            status = _with_message(newest, "all its processes were killed")
+            status.phase = "stopped"
+        elif status is None:
+            code = self._leader.returncode
+            how = "" if code is None else f" ({describe_exit(code)})"
+            status = _with_message(newest, f"the supervisor of job {self.name} ended unexpectedly{how}; see {log}")
+            status.phase = "failed"
+        elif not status.HasField("position"):  # not the coordinator's: it could not write one
+            written, status = status, _with_message(newest, status.message)
+            status.phase, status.exit_code = written.phase, written.exit_code
+        if status.phase == "failed" and status.message.endswith(f"; see {log}"):
+            self._crash = JobFailed(f"{status.message.removesuffix(f'; see {log}')}; the end of {log}:\n{tail(log)}")
         return status
 
     def _error(self) -> EdlError | None:
         return self._crash or error_of(self.status(), self.name, self.logs_folder)
 
 
-def _channel(address: str) -> grpc.Channel:
-    import grpc
+def _with_message(status: Status, message: str) -> Status:
+    from edl_allreduce.control.control_pb2 import Status
 
-    # gRPC would take http_proxy for this machine's own addresses, too.
-    return grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+    copy = Status()
+    copy.CopyFrom(status)
+    copy.message = message
+    return copy

@@ -21,7 +21,7 @@ class Plan:
     Attributes:
         job: what is trained.
         folder: the job's files; none of them exists yet.
-        command: starts the coordinator, which starts the workers.
+        command: starts the supervisor, which starts the coordinator, which starts the workers.
         environ: variables that the command gets in addition to the launcher's own.
     """
 
@@ -61,7 +61,7 @@ def make_plan(
     return Plan(
         job=job,
         folder=folder,
-        command=(python, "-m", "rendezvous", f"--job_folder={folder.path}"),
+        command=(python, "-m", "rendezvous.supervisor", f"--job_folder={folder.path}"),
         environ=_import_path(environ),
     )
 

@@ -1,51 +1,81 @@
-"""Starts the coordinator as a process that cannot outlive its launcher unnoticed, and says how it ended."""
+"""The outermost process of a job: starts it so that it cannot outlive its launcher unnoticed, or finds it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import subprocess
 from pathlib import Path
+from typing import IO, Protocol
 
+from edl_allreduce.processes import Process, open_process
 from launcher.plan import Plan
 
 LOG_LINES, TAIL_BYTES = 15, 1 << 16  # of a log, in an error
 
 
-def spawn(plan: Plan, detach: bool) -> subprocess.Popen[bytes]:
-    """Starts the coordinator, in a session of its own (Ctrl-C reaches only us), its output in its log.
+class Leader(Protocol):
+    """A job's supervisor: it leads the job's process group, and the job runs as long as it does.
 
-    It takes the end of its standard input for our death. Its write end is ours; a detached one gets it itself.
+    Attributes:
+        stdin: what it takes for our life, if it is ours.
+        returncode: how it ended; None while it runs, or if it is not ours.
     """
-    read_end, write_end = os.pipe()
-    try:
-        with plan.folder.coordinator_log.open("ab") as log:
-            process = subprocess.Popen(
-                plan.command,
-                stdin=read_end,
-                stdout=log,
-                stderr=log,
-                env=os.environ | dict(plan.environ),
-                start_new_session=True,
-                pass_fds=[write_end] if detach else [],
-            )
-    except BaseException:
-        os.close(write_end)
-        raise
-    finally:
-        os.close(read_end)
-    pipe = os.fdopen(write_end, "wb", buffering=0)
-    if detach:
-        pipe.close()
-    process.stdin = pipe  # kept open as long as the process object lives
-    return process
+
+    pid: int
+    stdin: IO[bytes] | None
+    returncode: int | None
+
+    def wait(self) -> int | None:
+        """Returns when it has ended."""
+
+    def send_signal(self, sig: int, /) -> None:
+        """Does nothing when it has ended."""
 
 
-def describe_exit(code: int | None) -> str:
-    """How a process with this return code ended."""
-    if code is not None and code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit code {code}"
+class Attached:
+    """The leader of a job that somebody else has started."""
+
+    stdin: IO[bytes] | None = None
+    returncode: int | None = None
+
+    def __init__(self, process: Process) -> None:
+        self.pid = process.pid
+        self._descriptor = open_process(process)
+
+    def wait(self) -> int | None:
+        if self._descriptor is not None:
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLIN)
+            poll.poll()
+        return None
+
+    def send_signal(self, sig: int, /) -> None:
+        if self._descriptor is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, sig)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+def spawn(plan: Plan, detach: bool) -> subprocess.Popen[bytes]:
+    """Starts a job's supervisor, in a session of its own (Ctrl-C reaches only us), its output in the coordinator's log.
+
+    The job takes the end of its standard input for our death. A detached one makes its own input.
+    """
+    with plan.folder.coordinator_log.open("ab") as log:
+        return subprocess.Popen(
+            [*plan.command, "--detached"] if detach else plan.command,
+            stdin=subprocess.DEVNULL if detach else subprocess.PIPE,  # kept open as long as the process object lives
+            stdout=log,
+            stderr=log,
+            env=os.environ | dict(plan.environ),
+            start_new_session=True,
+        )
 
 
 def tail(path: Path) -> str:

@@ -64,6 +64,6 @@ def _follow(handle: local.LocalJob, launch: LaunchSpec, plan: Plan, display: Sil
         display.show(status)
         if not launch.wait and status.phase in RUNNING:
             display.note(f"job {handle.name} goes on in the background; logs in {handle.logs_folder}")
-            display.note(f"kill {handle.pid} stops it")
+            display.note(f"edl scale {handle.name} N changes its number of workers, edl stop {handle.name} ends it")
             return
     display.end(handle.status(), plan.job.output.output, handle.logs_folder)

@@ -25,7 +25,7 @@ from edl_allreduce.job_folder import JobFolder, write_whole
 from edl_allreduce.processes import describe_exit, kinship_of, pids, process_of, signal_name
 
 MAX_DEATHS, WITHIN_SECONDS = 5, 60.0  # of coordinators, until the supervisor gives up
-STOP_SECONDS = 20.0  # for the coordinator to end the job once it has been told to
+STOP_SECONDS = 30.0  # for the coordinator to save what it has and to end the job, once it has been told to
 CLEANUP_SECONDS = 5.0  # for killed processes to be gone
 FAILED_EXIT_CODE, STOPPED_EXIT_CODE = 6, 130
 ENDED = ("done", "failed", "stopped")

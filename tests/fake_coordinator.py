@@ -1,23 +1,24 @@
 """Speaks the coordinator's protocol without training, so that the launcher is tested in seconds, whatever may happen.
 
 The real coordinator cannot be told to crash, to go deaf or to reform at a given moment. This one keeps the same
-contract (job folder, address, token, Watch, SIGTERM, standard input, status.json, a process group with workers in it)
-and plays the scenario in the variable FAKE_SCENARIO:
+contract (job folder, address, token, Watch, SIGTERM, standard input, status.json, a process group with workers in it,
+being started again by the supervisor) and plays the scenario in the variable FAKE_SCENARIO:
 
     train         starts, trains a few steps, reforms once, ends well
     forever       trains until it is stopped
     deaf          the same, and ignores SIGTERM
     crash         raises before it serves
-    vanish        is killed while training; its workers stay
+    vanish        is killed while training, each time; its workers stay
+    vanish_once   is killed while training; the next one goes on with its workers
     model_error   fails as a user's model does
     mute          is never done with indexing, and so never serves
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -40,10 +41,12 @@ from edl_allreduce.control.control_pb2 import (
     WorkerStatus,
 )
 from edl_allreduce.job_folder import JobFolder, write_whole
+from edl_allreduce.processes import command_line, kinship_of, pids
 from edl_allreduce.spec import JobSpec
 
 STEPS = 40
 STEP_SECONDS = 0.02
+KILLED_AT = 10  # step
 
 
 class FakeCoordinator(control_pb2_grpc.CoordinatorServicer):
@@ -54,8 +57,11 @@ class FakeCoordinator(control_pb2_grpc.CoordinatorServicer):
         self.lock = threading.Condition()
         self.stopped = threading.Event()
         self.target = self.spec.elastic.num_workers
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.restarts = int(os.environ["EDL_RESTARTS"])
+        self.workers = _orphans()
         self.status = Status(phase="starting", message="indexing data", num_epochs=2, total_steps=STEPS, records=1000)
+        self.status.coordinator_restarts = self.restarts
+        self.status.position.step = KILLED_AT if self.restarts else 0
 
     def Watch(self, request: WatchRequest, context: Any) -> Iterator[Status]:
         self._check(context)
@@ -72,7 +78,7 @@ class FakeCoordinator(control_pb2_grpc.CoordinatorServicer):
     def Scale(self, request: ScaleRequest, context: Any) -> Empty:
         self._check(context)
         with self.lock:
-            self.target = request.num_workers
+            self.target = self.status.target_workers = request.num_workers
             while len(self.workers) < self.target:
                 self._start_worker()
         return Empty()
@@ -90,7 +96,7 @@ class FakeCoordinator(control_pb2_grpc.CoordinatorServicer):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong token")
 
     def _start_worker(self) -> None:
-        self.workers.append(subprocess.Popen(["sleep", "600"]))
+        self.workers.append(os.posix_spawnp("sleep", ["sleep", "600"], os.environ))
 
     def say(self, **values: Any) -> None:
         with self.lock:
@@ -99,7 +105,7 @@ class FakeCoordinator(control_pb2_grpc.CoordinatorServicer):
             del self.status.workers[:]
             state = "preparing" if self.status.phase == "starting" else "training"
             for rank, worker in enumerate(self.workers):
-                self.status.workers.append(WorkerStatus(id=rank, pid=worker.pid, state=state, rank=rank))
+                self.status.workers.append(WorkerStatus(id=rank, pid=worker, state=state, rank=rank))
             self.status.target_workers = self.target
             self.lock.notify_all()
 
@@ -112,7 +118,7 @@ class FakeCoordinator(control_pb2_grpc.CoordinatorServicer):
             self.status.rounds.append(each)
 
     def play(self) -> int:
-        for _ in range(self.target):
+        while len(self.workers) < self.target:
             self._start_worker()
         self.say(message="")
         self.stopped.wait(0.1)
@@ -120,14 +126,16 @@ class FakeCoordinator(control_pb2_grpc.CoordinatorServicer):
             self.say(phase="failed", message="model_zoo/digits.py:12: NameError: name 'x' is not defined", exit_code=5)
             return 5
         self.round("the first workers are ready", 1, 0.0)
-        step = 0
+        step = KILLED_AT if self.restarts else 0
         while not self.stopped.is_set():
             step += 1
-            if self.scenario == "vanish" and step == 10:
+            if (self.scenario == "vanish_once" and step == KILLED_AT) or (
+                self.scenario == "vanish" and step >= KILLED_AT
+            ):
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.scenario == "train" and step == STEPS // 2:
                 self.round("worker 1 was lost", step, 0.17)
-            if self.scenario == "train" and step > STEPS:
+            if self.scenario in ("train", "vanish_once") and step > STEPS:
                 self.say(phase="exporting")
                 self.say(phase="done")
                 return 0
@@ -147,8 +155,15 @@ class FakeCoordinator(control_pb2_grpc.CoordinatorServicer):
 
     def end_workers(self) -> None:
         for worker in self.workers:
-            worker.kill()
-            worker.wait()
+            os.kill(worker, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):  # the supervisor's, who will ask how it ended
+                os.waitpid(worker, 0)
+
+
+def _orphans() -> list[int]:
+    """Workers that an earlier coordinator has left."""
+    alike = [pid for pid in pids() if command_line(pid) == ["sleep", "600"]]
+    return [pid for pid in alike if (kinship := kinship_of(pid)) and kinship.parent == os.getppid()]
 
 
 def main() -> int:
@@ -169,7 +184,7 @@ def main() -> int:
     write_whole(folder.address, f"127.0.0.1:{port}")
     code = fake.play()
     fake.end_workers()
-    write_whole(folder.status, json_format.MessageToJson(fake.status))
+    write_whole(folder.status, json_format.MessageToJson(fake.status, preserving_proto_field_name=True))
     server.stop(0.1).wait()
     return code
 

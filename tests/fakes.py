@@ -24,8 +24,10 @@ FLAGS = {"model_zoo": "zoo", "model_def": "digits.Classifier", "data": "data", "
 def enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes `tmp_path` a folder to work in, with a model and data, where `python -m rendezvous` is the fake one."""
     fakes = tmp_path / "fakes"
-    fakes.mkdir()
-    shutil.copy(HERE / "fake_coordinator.py", fakes / "rendezvous.py")
+    (fakes / "rendezvous").mkdir(parents=True)
+    shutil.copy(HERE / "fake_coordinator.py", fakes / "rendezvous" / "__main__.py")
+    extend = "import pkgutil\n__path__ = pkgutil.extend_path(__path__, __name__)\n"  # all its other modules are real
+    (fakes / "rendezvous" / "__init__.py").write_text(extend)
     monkeypatch.setenv("EDL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FAKE_SCENARIO", "train")
     monkeypatch.setenv("PYTHONPATH", f"{fakes}:{HERE.parent}")

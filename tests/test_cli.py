@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,12 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edl_allreduce.errors import StorageError, UsageError
+from edl_allreduce.errors import JobFailed, StorageError, UsageError
 from launcher.cli import main
 from launcher.commands import Command
 from launcher.settings import TRAIN_FLAGS
-from tests.fakes import FLAGS, enter, gone
+from tests.fakes import FLAGS, alive, enter, gone
 
+SUPERVISOR = "rendezvous.supervisor"
 EDL = [sys.executable, "-m", "edl_allreduce.launch"]
 TRAIN = ["train", *(f"--{name}={value}" for name, value in FLAGS.items())]
 
@@ -163,7 +163,9 @@ def test_a_group_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: edl recordio COMMAND" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["recordio info", "recordio cat", "recordio verify", "convert", "version"])
+@pytest.mark.parametrize(
+    "name", ["scale", "stop", "recordio info", "recordio cat", "recordio verify", "convert", "version"]
+)
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*name.split(), "--help"]) == 0
     usage, _, rest = capsys.readouterr().out.partition("\n\n")
@@ -206,7 +208,7 @@ def test_training_from_the_shell_as_the_readme_writes_it(tmp_path: Path) -> None
     ("scenario", "code", "message"),
     [
         ("model_error", 5, "error: model_zoo/digits.py:12: NameError: name 'x' is not defined; logs in "),
-        ("vanish", 6, "error: the coordinator of job "),
+        ("vanish", 6, "error: the coordinator ended unexpectedly 5 times in a row (killed by SIGKILL); the end of "),
     ],
 )
 def test_a_failed_job_is_an_error(scenario: str, code: int, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +236,7 @@ class Running:
         """The process group of its only job."""
         [folder] = (home / "jobs").iterdir()
         words = {process.pid: process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])}
-        return next(pid for pid, line in words.items() if "rendezvous" in line and f"--job_folder={folder}" in line)
+        return next(pid for pid, line in words.items() if SUPERVISOR in line and f"--job_folder={folder}" in line)
 
     def end(self) -> tuple[int, str]:
         """Exit code, and all that is still said on standard output."""
@@ -271,22 +273,33 @@ def test_nobody_reading_any_more_stops_the_job(monkeypatch: pytest.MonkeyPatch, 
     assert ran.stdout.splitlines()[-1] == "141" and "Traceback" not in ran.stderr
 
 
-def test_nowait_leaves_the_job_to_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nowait_leaves_the_job_to_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("FAKE_SCENARIO", "forever")
     ran = subprocess.run([*EDL, *TRAIN, "--nowait"], capture_output=True, text=True, timeout=60)
-    last = ran.stdout.splitlines()[-1].split()
-    assert ran.returncode == 0 and (last[0], last[2:]) == ("kill", ["stops", "it"])
-    assert not gone_at_once(int(last[1]))
-    os.kill(int(last[1]), signal.SIGTERM)
-    assert gone(int(last[1]))
+    [folder] = (tmp_path / "home" / "jobs").iterdir()
+    name, group = folder.name, json.loads((folder / "supervisor.json").read_text())["pid"]
+    hint = f"edl scale {name} N changes its number of workers, edl stop {name} ends it"
+    assert ran.returncode == 0 and ran.stdout.splitlines()[-1] == hint
+    assert len(alive(group)) == 4
+    assert main(["scale", name, "3"]) == 0 and len(alive(group)) == 5
+    assert main(["scale", name[:8], "3"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{name} keeps 3 workers now (2 before)",
+        f"{name} keeps 3 workers now (3 before)",
+    ]
+    assert main(["stop", name]) == 0 and gone(group)
+    assert capsys.readouterr().out.startswith(f"{name} stopped after ")
+    assert main(["scale", name, "1"]) == main(["stop", name]) == JobFailed.exit_code
+    assert capsys.readouterr().err == f"error: job {name} has ended: stopped, asked to\n" * 2
 
 
-def gone_at_once(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    return False
+@pytest.mark.parametrize("count", ["0", "-1", "x", "1.5", ""])
+def test_a_job_needs_a_positive_number_of_workers(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scale", "digits", count]) == 2
+    message = f"error: NUM_WORKERS: expected a whole number, greater than 0, got {count!r}\n"
+    assert capsys.readouterr() == ("", message)
 
 
 def test_horovod_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,7 @@ def test_several_may_watch() -> None:
 
 def test_stopping_ends_every_process() -> None:
     with running(planned("forever")) as job:
-        assert len(alive(job.pid)) == 3, "a coordinator and two workers"
+        assert len(alive(job.pid)) == 4, "a supervisor, a coordinator and two workers"
         with pytest.raises(TimeoutError, match=r"has not ended within 0\.05 seconds$"):
             job.wait(0.05)
         assert job.exit_code is None
@@ -83,21 +83,45 @@ def test_a_coordinator_that_does_not_obey_is_killed(monkeypatch: pytest.MonkeyPa
         assert job.status().phase == "stopped"
 
 
-def test_workers_of_a_killed_coordinator_do_not_survive_it() -> None:
+def test_a_job_survives_its_coordinator() -> None:
+    job = local.start(planned("vanish_once"))
+    statuses = list(job.watch())
+    assert job.wait().position.step == 40 and gone(job.pid)
+    messages = list(dict.fromkeys(status.message for status in statuses if status.phase == "training"))
+    assert messages == ["", local.AWAY] and statuses[-2].message == ""
+    workers = {tuple(worker.pid for worker in status.workers) for status in statuses if status.phase == "training"}
+    assert len(workers) == 1, "the same workers have gone on"
+    steps = [status.position.step for status in statuses]
+    assert steps == sorted(steps) and [status.coordinator_restarts for status in statuses[-2:]] == [1, 1]
+
+
+def test_nothing_survives_coordinators_that_die_again_and_again() -> None:
     job = local.start(planned("vanish"))
-    with pytest.raises(JobFailed, match=r"ended unexpectedly \(killed by SIGKILL\); the end of .*coordinator\.log:\n"):
-        job.wait(30)
+    with pytest.raises(
+        JobFailed, match=r"^the coordinator ended .* 5 times in a row \(killed by SIGKILL\); the end of "
+    ):
+        job.wait(60)
     assert gone(job.pid)
-    assert (job.status().phase, job.status().position.step, job.exit_code) == ("failed", 9, JobFailed.exit_code)
+    assert (job.status().phase, job.exit_code) == ("failed", JobFailed.exit_code) and job.status().position.step >= 9
+
+
+def test_a_killed_supervisor_is_told_and_nothing_stays() -> None:
+    with running(planned("forever")) as job:
+        os.kill(job.pid, signal.SIGKILL)
+        with pytest.raises(
+            JobFailed, match=r"^the supervisor of job .* ended unexpectedly \(killed by SIGKILL\); the end"
+        ):
+            job.wait(30)
+        assert gone(job.pid) and job.status().position.step > 0
 
 
 def test_a_crash_shows_the_end_of_the_log() -> None:
     job = local.start(planned("crash"))
     with pytest.raises(JobFailed) as caught:
-        job.wait(30)
+        job.wait(60)
     first, *rest = str(caught.value).splitlines()
-    assert first.startswith(f"the coordinator of job {job.name} ended unexpectedly (exit code 1); the end of ")
-    assert rest[-1] == "    RuntimeError: the fake coordinator was told to crash"
+    assert first.startswith("the coordinator ended unexpectedly 5 times in a row (exit code 1); the end of ")
+    assert "    RuntimeError: the fake coordinator was told to crash" in rest
 
 
 def test_a_job_can_be_stopped_before_it_serves() -> None:
@@ -119,11 +143,11 @@ def test_the_users_error_has_its_own_type_and_code() -> None:
 
 def test_scaling() -> None:
     with running(planned("forever")) as job:
-        job.scale(4)
+        assert job.scale(4) == 2
         assert any(len(status.workers) == 4 and status.target_workers == 4 for status in job.watch())
         with pytest.raises(UsageError, match=r"^num_workers: expected a whole number, greater than 0, got 0$"):
             job.scale(0)
-    with pytest.raises(JobFailed, match=r"^job .* has ended and cannot be scaled$"):
+    with pytest.raises(JobFailed, match=r"^job .* has ended: all its processes were killed; logs in "):
         job.scale(3)
 
 
@@ -162,9 +186,11 @@ END
     ("detach", "end", "survives"),
     [
         (False, "os.kill(os.getpid(), signal.SIGKILL)", False),
+        (False, "os.kill(job.pid, signal.SIGKILL); os.kill(os.getpid(), signal.SIGKILL)", False),
         (False, "sys.exit()", False),
         (False, "raise RuntimeError('the launching script fails')", False),
         (True, "sys.exit()", True),
+        (True, "os.kill(job.pid, signal.SIGKILL); os.kill(os.getpid(), signal.SIGKILL)", False),
     ],
 )
 def test_a_job_ends_with_its_launcher_unless_it_is_detached(detach: bool, end: str, survives: bool) -> None:
@@ -175,7 +201,7 @@ def test_a_job_ends_with_its_launcher_unless_it_is_detached(detach: bool, end: s
     try:
         if survives:
             time.sleep(0.3)
-            assert len(alive(group)) == 3
+            assert len(alive(group)) == 4
             os.kill(group, signal.SIGTERM)
         assert gone(group), ran.stderr
     finally:

@@ -29,7 +29,7 @@ def test_a_plan_is_shown_as_it_would_be_carried_out() -> None:
     folder = "/state/jobs/digits-20261122-153012-a1b2"
     assert str(made).splitlines() == [
         "job     digits-20261122-153012-a1b2: digits.Classifier from zoo, with 2 workers on this machine",
-        f"start   /usr/bin/python3 -m rendezvous --job_folder={folder}",
+        f"start   /usr/bin/python3 -m rendezvous.supervisor --job_folder={folder}",
         f"write   {folder}/spec.json: {made.job.to_json()}",
         f"        {folder}/token: a random token, readable by this user only",
         f"logs    {folder}/logs",

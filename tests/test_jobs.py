@@ -1,0 +1,134 @@
+"""A running job is found by its name, and watched, scaled and stopped by whoever has not started it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edl_allreduce.errors import JobFailed, UsageError
+from edl_allreduce.job_folder import JobFolder
+from edl_allreduce.processes import Process, process_of
+from launcher import client, local
+from launcher.handle import RUNNING
+from launcher.jobs import attach, find_running
+from tests.fakes import enter, gone, planned
+
+
+@pytest.fixture(autouse=True)
+def work_in_a_folder_of_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def forever() -> Iterator[local.LocalJob]:
+    job = local.start(planned("forever", job_name="digits-1"))
+    assert any(status.phase in RUNNING for status in job.watch()), "the job never trained"
+    yield job
+    job.kill()
+
+
+def folder(name: str, home: Path, supervisor: Process | None = None) -> JobFolder:
+    """A job's folder; it is running if the supervisor is."""
+    made = JobFolder.of(name, {"EDL_HOME": str(home)})
+    made.create("{}", "secret")
+    if supervisor:
+        made.supervisor.write_text(json.dumps(dataclasses.asdict(supervisor)))
+    return made
+
+
+def test_a_job_is_watched_scaled_and_stopped_by_another(forever: local.LocalJob) -> None:
+    job = attach("dig")
+    assert (job.name, job.pid, job.folder) == (forever.name, forever.pid, forever.folder)
+    assert any(status.phase == "training" for status in job.watch()) and job.exit_code is None
+    assert (job.scale(4), job.scale(1)) == (2, 4)
+    with pytest.raises(TimeoutError):
+        job.wait(0.1)
+    job.stop()
+    assert job.wait().phase == "stopped" and gone(job.pid)
+    assert [status.phase for status in forever.watch()][-1] == "stopped"
+
+
+def test_whoever_only_watches_is_told_how_the_job_ended(forever: local.LocalJob) -> None:
+    job = attach("digits-1")
+    forever.stop()
+    with pytest.raises(JobFailed, match=r"^job digits-1 was stopped: asked to; logs in "):
+        job.wait(20)
+    assert [status.phase for status in job.watch()] == ["stopped"] and job.exit_code == JobFailed.exit_code
+
+
+def test_a_job_killed_as_a_whole_is_told_too(forever: local.LocalJob) -> None:
+    job = attach("digits-1")
+    os.killpg(forever.pid, signal.SIGKILL)
+    with pytest.raises(JobFailed, match=r"^the supervisor of job digits-1 ended unexpectedly; the end of "):
+        job.wait(20)
+    with pytest.raises(JobFailed, match=r"^job digits-1 has ended: all its processes were killed; logs in "):
+        attach("digits-1")
+
+
+def test_attaching_while_the_coordinator_is_away() -> None:
+    starter = local.start(planned("vanish_once", job_name="digits-2"))
+    assert any(status.message == local.AWAY for status in starter.watch())
+    job = attach("digits-2")
+    assert job.status().phase and job.scale(3) == 2, "retried until the next coordinator answers"
+    assert job.wait(30).phase == "done"
+
+
+def test_names(tmp_path: Path) -> None:
+    environ = {"EDL_HOME": str(tmp_path / "h")}
+    me = process_of(os.getpid())
+    assert me
+    with pytest.raises(UsageError, match=r"^there is no job 'a' in .*/h/jobs; no job is running$"):
+        find_running("a", environ)
+    for name in ("digits-1", "digits-12", "digits-2", "iris-7"):
+        folder(name, tmp_path / "h", me)
+    old = folder("digits-0", tmp_path / "h", Process(me.pid, "before the last boot"))
+    never = folder("text-0", tmp_path / "h")
+    never.supervisor.write_text("{")
+    for name, found in {
+        "digits-1": "digits-1",
+        "digits-12": "digits-12",
+        "i": "iris-7",
+        "digits-2": "digits-2",
+    }.items():
+        assert find_running(name, environ) == (JobFolder.of(found, environ), me)
+    with pytest.raises(UsageError, match=r"^'digits' may be digits-1, digits-12, digits-2; give more of the"):
+        find_running("digits", environ)
+    for wrong in ("", ".", "../h", "wide"):
+        with pytest.raises(UsageError, match=rf"^there is no job {wrong!r} in .*; running are digits-1, digits-12, "):
+            find_running(wrong, environ)
+    with pytest.raises(UsageError, match=r"\(did you mean 'digits-2'\?\); running are"):
+        find_running("digit-2", environ)
+    old.status.write_text('{"phase": "failed", "message": "zoo/a.py:1: NameError", "exit_code": 5, "rounds": []}')
+    for ended in ("digits-0", "text"):
+        with pytest.raises(JobFailed, match=r"^job (digits|text)-0 has ended: (failed, zoo/a\.py:1: N|all its proc)"):
+            find_running(ended, environ)
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_coordinator_that_does_not_answer(listens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "CALL_SECONDS", 0.5)
+    made = folder("a", tmp_path)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if listens:
+            silent.listen()
+        made.address.write_text(f"127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(
+            JobFailed, match=r"^job a: its coordinator at 127\.0\.0\.1:\d+ has not answered for 0\.5 s; see "
+        ):
+            client.Client(made, threading.Event().wait).scale(2)
+
+
+def test_a_wrong_token_is_said_so(forever: local.LocalJob) -> None:
+    token = JobFolder(forever.folder).token
+    token.write_text("wrong")
+    with pytest.raises(JobFailed, match=r"^job digits-1: its coordinator answers UNAUTHENTICATED: wrong token$"):
+        attach("digits-1").scale(2)
