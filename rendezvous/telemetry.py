@@ -123,11 +123,14 @@ class Telemetry:
 
     def heard(self, message: pb.Progress, now: float) -> None:
         """A worker has told of its steps, at time `now` of the coordinator's clock."""
-        if not self.rounds or message.round != self.rounds[-1].number:
+        if not self.rounds:
             return
-        if message.steps:  # only together with their loss
+        current = message.round == self.rounds[-1].number
+        if message.steps and current:  # only together with their loss
             self.position = max(self.position, position_from_message(message.position))
-        fresh = [step for step in message.steps if step.step > self.told]
+        # Of an earlier round only what the newest one builds on: told late, by somebody who was cut off.
+        last = message.steps[-1].step if message.steps and current else self.rounds[-1].first_step - 1
+        fresh = [step for step in message.steps if self.told < step.step <= last]
         for step in fresh:
             self._step(step)
             self._recent.append((now, step.records, step.seconds))
@@ -141,7 +144,7 @@ class Telemetry:
                     "useful": step.useful_seconds,
                 }
             )
-        if message.paused_seconds:
+        if message.paused_seconds and current:
             self._paused(message.round, message.paused_seconds)
         elif fresh and fresh[0].step == self.rounds[-1].first_step and self._heard_at is not None:
             self._paused(message.round, now - self._heard_at)  # nobody has survived who could tell
@@ -279,10 +282,10 @@ class Telemetry:
         return 0
 
     def _step(self, step: pb.Step) -> None:
-        if step.step == self.told + 1:
-            self._useful.append(step.useful_seconds)
-            self._records.append(step.records)
-            self.loss = step.loss
+        unheard = step.step - self.told - 1  # who could have told has died while there was no coordinator
+        self._useful.extend([0.0] * unheard + [step.useful_seconds])
+        self._records.extend([0] * unheard + [step.records])
+        self.loss = step.loss
 
     def _forget_after(self, step: int) -> int:
         """Steps after this one do not count, they are done again; returns how many records they had."""

@@ -3,8 +3,51 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 for name in [name for name in os.environ if name.startswith(("EDL_", "HOROVOD_"))]:
     del os.environ[name]
+
+from edl_allreduce import recordio  # with none of those settings
+from tests.jobs import BATCH, EPOCHS, REPOSITORY, Job, Train
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real handwritten digits: folders train and test with RecordIO files."""
+    folder = tmp_path_factory.mktemp("digits")
+    subprocess.run([sys.executable, "-m", "model_zoo.digits", "make", str(folder)], cwd=REPOSITORY, check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def records(digits: Path) -> int:
+    """How many records there are to train with."""
+    return sum(chunk.records for file in digits.glob("train/*.recordio") for chunk in recordio.index(str(file)))
+
+
+@pytest.fixture
+def train(tmp_path: Path, digits: Path) -> Train:
+    """Starts `edl train` on the digits, in a state folder of its own, its output in the folder `output` there."""
+
+    def start(**flags: Any) -> Job:
+        home = tmp_path / f"home{len(list(tmp_path.iterdir()))}"
+        defaults = {
+            "model_zoo": "model_zoo",
+            "model_def": "digits.Classifier",
+            "data": f"{digits}/train/*.recordio",
+            "output": home / "output",
+            "num_epochs": EPOCHS,
+            "batch_size": BATCH,
+            "audit": True,
+        }
+        return Job(home, defaults | flags)
+
+    return start

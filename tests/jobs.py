@@ -13,8 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
+from edl_allreduce.worker.audit import consumed
+
+BATCH, EPOCHS = 64, 9
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 150.0
 
@@ -140,3 +144,28 @@ def left_over(home: Path) -> list[str]:
     """Command lines of processes that still belong to jobs of this home."""
     lines = [(" ".join(each.info["cmdline"] or []), _environ(each)) for each in psutil.process_iter(["cmdline"])]
     return [line for line, environ in lines if str(home) in line or f"EDL_TOKEN_FILE={home}" in environ]
+
+
+Train = Callable[..., Job]
+
+
+def weights(run: Run) -> dict[str, np.ndarray]:
+    """The parameters of the trained model in the folder `output` of the job's home."""
+    from safetensors.numpy import load_file
+
+    return load_file(next((run.folder.parent.parent / "output").glob("*.safetensors")))
+
+
+def assert_each_record_once(run: Run, records: int, epochs: int) -> None:
+    """The audit of this run proves that every epoch consumed every record exactly once."""
+    by_epoch = consumed(run.folder / "audit")
+    assert sorted(by_epoch) == list(range(epochs))
+    for steps in by_epoch.values():
+        everything = [record for step in steps.values() for record in step]
+        assert len(everything) == records and len(set(everything)) == records
+
+
+def assert_done(run: Run) -> None:
+    """The job has its result, and no process is left."""
+    assert run.code == 0, run.text
+    assert left_over(run.folder.parent.parent) == []

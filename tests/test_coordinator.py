@@ -388,6 +388,17 @@ def test_goodput_counts_what_the_result_rests_on_and_says_where_the_rest_went(tm
     assert replayed == told and again.told == telemetry.told == 2 and again.began_at == telemetry.began_at
 
 
+def test_steps_of_an_earlier_round_are_told_late_by_who_was_cut_off() -> None:
+    telemetry = Telemetry()
+    telemetry.began(round_of(1, 0, 1))
+    telemetry.heard(pb.Progress(round=1, steps=[pb.Step(step=1, loss=3)]), 1.0)
+    telemetry.began(round_of(2, 0, 1, step=3))
+    telemetry.heard(pb.Progress(round=1, steps=[pb.Step(step=n, loss=n) for n in (1, 2, 3, 4)]), 2.0)
+    assert (telemetry.told, telemetry.loss) == (3, 3)  # the fourth was not kept: the round began without it
+    telemetry.heard(pb.Progress(round=2, steps=[pb.Step(step=6, loss=6)]), 2.0)
+    assert telemetry.told == 6  # nobody is left to tell of the two between
+
+
 def test_a_history_that_was_cut_off_can_be_replayed() -> None:
     telemetry = Telemetry()
     lines = [

@@ -6,75 +6,27 @@ import os
 import random
 import signal
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from edl_allreduce import recordio
-from edl_allreduce.worker.audit import consumed
-from tests.jobs import REPOSITORY, Job, Run, left_over
+from tests.jobs import (
+    BATCH,
+    EPOCHS,
+    REPOSITORY,
+    Job,
+    Run,
+    Train,
+    assert_done,
+    assert_each_record_once,
+    left_over,
+    weights,
+)
 
 pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
-
-BATCH = 64
-EPOCHS = 9
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("digits")
-    subprocess.run([sys.executable, "-m", "model_zoo.digits", "make", str(folder)], cwd=REPOSITORY, check=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def records(digits: Path) -> int:
-    return sum(chunk.records for file in digits.glob("train/*.recordio") for chunk in recordio.index(str(file)))
-
-
-Train = Callable[..., Job]
-
-
-@pytest.fixture
-def train(tmp_path: Path, digits: Path) -> Train:
-    def start(**flags: Any) -> Job:
-        home = tmp_path / f"home{len(list(tmp_path.iterdir()))}"
-        defaults = {
-            "model_zoo": "model_zoo",
-            "model_def": "digits.Classifier",
-            "data": f"{digits}/train/*.recordio",
-            "output": home / "output",
-            "num_epochs": EPOCHS,
-            "batch_size": BATCH,
-            "audit": True,
-        }
-        return Job(home, defaults | flags)
-
-    return start
-
-
-def weights(run: Run) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
-
-    return load_file(next((run.folder.parent.parent / "output").glob("*.safetensors")))
-
-
-def assert_each_record_once(run: Run, records: int, epochs: int) -> None:
-    by_epoch = consumed(run.folder / "audit")
-    assert sorted(by_epoch) == list(range(epochs))
-    for steps in by_epoch.values():
-        everything = [record for step in steps.values() for record in step]
-        assert len(everything) == records and len(set(everything)) == records
-
-
-def assert_done(run: Run) -> None:
-    assert run.code == 0, run.text
-    assert left_over(run.folder.parent.parent) == []
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ HEARTBEAT_SECONDS = 0.25
 STEPS_KEPT = 1024  # more than a heartbeat's worth
 STEPS_KEPT_ALONE = 1 << 16  # while no coordinator can be told
 STEPS_PER_MESSAGE = 1 << 13
-RETRY_SECONDS = (0.05, 1.0)  # between two tries to reach a coordinator: the first, the longest
+RETRY_SECONDS = (0.02, 0.25)  # between two tries to reach a coordinator: the first, the longest
 REFUSED = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT)
 
 
