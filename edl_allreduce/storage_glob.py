@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from edl_allreduce.errors import StorageError, did_you_mean
 
@@ -27,6 +28,42 @@ def matches_local(path: str) -> list[str]:
     else:
         found = glob.glob(path, recursive=True) if is_pattern(path) else []
     return [name for name in found if os.path.isfile(name)]
+
+
+def matches_listed(pattern: str, names_in: Callable[[str], Mapping[str, bool]]) -> list[str]:
+    """The files that a glob names where folders can only be listed; a failure to list one is the caller's to see.
+
+    (fsspec's own glob takes a folder that cannot be listed for an empty one.)
+
+    Args:
+        pattern: with `/` between names; `**` stands for any folders, or none.
+        names_in: the names in a folder, each with whether it is a folder; none when there is no such folder.
+    """
+    known: dict[str, Mapping[str, bool]] = {}
+
+    def listed(folder: str) -> Mapping[str, bool]:
+        if folder not in known:
+            known[folder] = names_in(folder)
+        return known[folder]
+
+    def below(folder: str, parts: Sequence[str]) -> set[str]:
+        part, rest = parts[0], parts[1:]
+        if part == "**":
+            deeper = [
+                below(posixpath.join(folder, name), parts) for name, is_folder in listed(folder).items() if is_folder
+            ]
+            return below(folder, rest or ["*"]).union(*deeper)
+        if rest and not is_pattern(part):
+            return below(posixpath.join(folder, part), rest)
+        named = {name: is_folder for name, is_folder in listed(folder).items() if fnmatch.fnmatchcase(name, part)}
+        if not rest:
+            return {posixpath.join(folder, name) for name, is_folder in named.items() if not is_folder}
+        return set().union(
+            *(below(posixpath.join(folder, name), rest) for name, is_folder in named.items() if is_folder)
+        )
+
+    root = "/" if pattern.startswith("/") else ""
+    return sorted(below(root, pattern.strip("/").split("/")))
 
 
 def files_below(root: str) -> list[str]:

@@ -48,15 +48,15 @@ def matches(url: str) -> list[str]:
     """The files that one URL, glob or folder names; perhaps none. Raises StorageError."""
 
     def look(fs: AbstractFileSystem, path: str) -> list[str]:
-        try:
-            if not storage_glob.is_pattern(path):
+        if not storage_glob.is_pattern(path):
+            try:
                 if fs.info(path)["type"] != "directory":
                     return [url]
-                path = f"{path.rstrip('/')}/{storage_glob.RECORDIO}"
-            found = fs.glob(path, detail=True)
-        except FileNotFoundError:
-            return []
-        return [f"{_scheme(url)}://{name.lstrip('/')}" for name, info in found.items() if info["type"] != "directory"]
+            except FileNotFoundError:
+                return []
+            path = f"{path.rstrip('/')}/{storage_glob.RECORDIO}"
+        found = storage_glob.matches_listed(path, lambda folder: _listed(fs, folder) or {})
+        return [f"{_scheme(url)}://{name.lstrip('/')}" for name in found]
 
     return _ask(url, look)
 
@@ -65,12 +65,22 @@ def names_in(folder: str) -> list[str] | None:
     """The names in a folder or bucket, or None when there is no such folder. Raises StorageError."""
 
     def look(fs: AbstractFileSystem, path: str) -> list[str] | None:
-        try:
-            return sorted({name.rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)})
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        names = _listed(fs, path)
+        return None if names is None else sorted(names)
 
     return _ask(folder, look)
+
+
+def _listed(fs: AbstractFileSystem, folder: str) -> dict[str, bool] | None:
+    """The names in a folder, each with whether it is a folder; None when there is no such folder."""
+    try:
+        entries = fs.ls(folder, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    inside = [
+        each for each in entries if each["name"].strip("/") != folder.strip("/")
+    ]  # some stores list the folder too
+    return {each["name"].rstrip("/").rpartition("/")[2]: each["type"] == "directory" for each in inside}
 
 
 def exists(url: str) -> bool:

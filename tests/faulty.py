@@ -26,16 +26,20 @@ class Faulty:
 
     def __init__(self, upstream: str) -> None:
         self.requests = self.faulted = 0
-        self._kind, self._left, self._until = "", 0, 0.0
+        self._kind, self._after, self._left, self._until = "", 0, 0, 0.0
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, upstream.removeprefix("http://")))
+        self._server = _Server(("127.0.0.1", 0), _handler(self, upstream.removeprefix("http://")))
         self._thread = threading.Thread(target=self._server.serve_forever)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def fail(self, kind: str, requests: int = 1 << 60, seconds: float = 1e9) -> None:
-        """From now on, for so many requests and seconds: a status such as "503", "reset", or "half" (of the answer)."""
+    def fail(self, kind: str, requests: int = 1 << 60, seconds: float = 1e9, after: int = 0) -> None:
+        """For so many requests, and seconds from now on, once `after` requests have gone well.
+
+        Args:
+            kind: an HTTP status; "reset" breaks the connection instead of answering, "half" amid the answer.
+        """
         with self._lock:
-            self._kind, self._left, self._until = kind, requests, time.monotonic() + seconds
+            self._kind, self._after, self._left, self._until = kind, after, requests, time.monotonic() + seconds
 
     def heal(self) -> None:
         """No more faults."""
@@ -45,7 +49,8 @@ class Faulty:
         """What shall befall the next request; "" is nothing."""
         with self._lock:
             self.requests += 1
-            if self._left <= 0 or time.monotonic() > self._until:
+            self._after -= 1
+            if self._after >= 0 or self._left <= 0 or time.monotonic() > self._until:
                 return ""
             self._left -= 1
             self.faulted += 1
@@ -59,6 +64,11 @@ class Faulty:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is nothing to print."""
 
 
 def _handler(proxy: Faulty, upstream: str) -> type[BaseHTTPRequestHandler]:

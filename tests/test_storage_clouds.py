@@ -2,94 +2,46 @@
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 import os
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from edl_allreduce import recordio, storage
+from edl_allreduce import recordio, storage, storage_retry
 from edl_allreduce.errors import StorageError
+from tests import clouds
 from tests.jobs import REPOSITORY, Job, left_over
-
-BUCKET = "training-data"
 
 # gcsfs hands aiohttp its upload as bytes.
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 
 
-def need(*packages: str) -> None:
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed: pip install 'edl_allreduce[dev]'")
-
-
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[str]:
-    """Moto's S3 server. Its own runner sends the header `Server` twice, which aiohttp refuses: so it is served here."""
-    need("s3fs", "moto", "werkzeug")
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import WSGIRequestHandler, make_server
-
-    class OneServerHeader(WSGIRequestHandler):
-        def send_response(self, code: int, message: str | None = None) -> None:
-            self.send_response_only(code, message)
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    app: Any = DomainDispatcherApplication(create_backend_app)
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=OneServerHeader)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with clouds.s3_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def gcs_server() -> Iterator[str]:
-    need("gcsfs", "gcp_storage_emulator")
-    from gcp_storage_emulator.server import create_server
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = create_server("127.0.0.1", port, in_memory=True, default_bucket=BUCKET)
-    server.start()
-    yield f"http://127.0.0.1:{port}"
-    server.stop()
+    with clouds.gcs_server() as url:
+        yield url
 
 
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
-    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("DEFAULT_REGION", "us-east-1")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
-    fs = s3fs.S3FileSystem()
-    if not fs.exists(BUCKET):
-        fs.mkdir(BUCKET)
-    yield f"s3://{BUCKET}"
-    s3fs.S3FileSystem.clear_instance_cache()
+    yield clouds.use_s3(s3_server, monkeypatch.setenv)
+    clouds.forget()
 
 
 @pytest.fixture
 def gs(gcs_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    import gcsfs.core
-
-    gcsfs.core.GCSFileSystem.clear_instance_cache()
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server)
-    yield f"gs://{BUCKET}"
-    gcsfs.core.GCSFileSystem.clear_instance_cache()
+    yield clouds.use_gcs(gcs_server, monkeypatch.setenv)
+    clouds.forget()
 
 
 @pytest.fixture(params=["s3", "gs"])
@@ -130,6 +82,17 @@ def test_expand_sees_what_is_there_now(bucket: str) -> None:
         storage.expand(f"{folder}/*.txt")
     with pytest.raises(StorageError, match=r"d.csv': no such file or folder \(did you mean 'c.csv'\?\)"):
         storage.expand(f"{folder}/d.csv")
+
+
+def test_a_folder_that_a_console_has_made(bucket: str) -> None:
+    """It leaves an empty object whose name ends with a slash."""
+    import fsspec
+
+    folder = storage.join(bucket, "made")
+    fsspec.filesystem(bucket.partition(":")[0]).pipe_file(f"{folder}/", b"")
+    storage.write_bytes_atomic(f"{folder}/a.recordio", b"x")
+    assert storage.names_in(folder) == ["a.recordio"]
+    assert storage.expand(folder) == storage.expand(f"{bucket}/m*de/*") == [f"{folder}/a.recordio"]
 
 
 def test_recordio(bucket: str) -> None:
@@ -191,6 +154,7 @@ def test_errors_are_one_line(bucket: str) -> None:
 def test_s3_without_credentials_and_without_a_server(s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import s3fs
 
+    monkeypatch.setattr(storage_retry, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(StorageError, match=r"cannot connect .*; AWS_ENDPOINT_URL is 'http://127.0.0.1:1'$"):
@@ -277,7 +241,7 @@ def test_a_process_that_used_a_cloud_ends_quietly(bucket: str) -> None:
 
 def test_a_job_from_bucket_to_bucket(bucket: str, tmp_path: Path) -> None:
     """Data and model are objects; a worker is killed while the others' connections to the store are open."""
-    need("horovod", "sklearn")
+    clouds.need("horovod", "sklearn")
     local = tmp_path / "digits"
     subprocess.run([sys.executable, "-m", "model_zoo.digits", "make", str(local)], cwd=REPOSITORY, check=True)
     storage.upload_tree(str(local / "train"), storage.join(bucket, "digits"))
