@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from launcher.api import train
     from launcher.handle import JobHandle
+    from launcher.jobs import attach
 
-__all__ = ["JobHandle", "train"]
+__all__ = ["JobHandle", "attach", "train"]
 
-_HOMES = {"JobHandle": "launcher.handle", "train": "launcher.api"}
+_HOMES = {"JobHandle": "launcher.handle", "attach": "launcher.jobs", "train": "launcher.api"}
 
 
 def __getattr__(name: str) -> object:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from edl_allreduce.errors import UsageError
 from launcher.jobs import attach
 from launcher.progress import ending
@@ -27,28 +25,23 @@ def scale(job: str, num_workers: str) -> None:
         number = 0
     if number < 1:
         raise UsageError(f"NUM_WORKERS: expected a whole number, greater than 0, got {num_workers!r}")
-    _quiet_grpc()
     handle = attach(job)
     before = handle.scale(number)
     print(f"{handle.name} keeps {number} worker{'' if number == 1 else 's'} now ({before} before)")
 
 
 def stop(job: str) -> None:
-    """Ends a running job of this machine: all of its processes, at once. Nothing is written to its output.
+    """Ends a running job of this machine. It saves a checkpoint, and writes no trained model.
 
     JOB  the job's name, or as much of its beginning as tells it from other running jobs
 
-    `edl train` with the same output goes on from the newest checkpoint there.
+    `edl train` with the same output goes on from the checkpoint.
 
     Example:
       edl stop digits-20261122-153012-a1b2
     """
-    _quiet_grpc()
     handle = attach(job)
     handle.stop()
     status = handle.status()
-    print(handle.name, *(ending(status, "", handle.logs_folder)[:1] or [status.phase]))
-
-
-def _quiet_grpc() -> None:
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else its core tells the terminal that the coordinator has ended
+    lines = ending(status, "its output", handle.logs_folder) or [status.phase]
+    print(handle.name, "\n".join(lines))

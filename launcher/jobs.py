@@ -10,11 +10,12 @@ from edl_allreduce.errors import JobFailed, UsageError, did_you_mean
 from edl_allreduce.job_folder import JobFolder, home
 from edl_allreduce.processes import Process, runs
 from launcher.client import how_it_ended
+from launcher.handle import JobHandle
 from launcher.local import LocalJob
 from launcher.process import Attached
 
 
-def attach(name: str) -> LocalJob:
+def attach(name: str) -> JobHandle:
     """A job of this machine that is running, whoever has started it; it goes on when this process ends.
 
     Args:

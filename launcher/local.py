@@ -37,7 +37,6 @@ def start(plan: Plan, detach: bool = False) -> LocalJob:
         UsageError: a job of that name has been there before.
         StorageError: the job's folder cannot be written.
     """
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else its core tells the terminal that the coordinator has ended
     folder = plan.folder
     try:
         folder.create(plan.job.to_json(), secrets.token_urlsafe(32))
@@ -74,6 +73,9 @@ class LocalJob(JobHandle):
 
     def begin(self) -> None:
         """Follows the job, in threads of its own."""
+        os.environ.setdefault(
+            "GRPC_VERBOSITY", "ERROR"
+        )  # else its core tells the terminal that the coordinator has ended
         threading.Thread(target=self._reap, name="reap", daemon=True).start()
         threading.Thread(target=self._follow, name="follow", daemon=True).start()
 

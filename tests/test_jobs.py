@@ -46,13 +46,13 @@ def folder(name: str, home: Path, supervisor: Process | None = None) -> JobFolde
 
 def test_a_job_is_watched_scaled_and_stopped_by_another(forever: local.LocalJob) -> None:
     job = attach("dig")
-    assert (job.name, job.pid, job.folder) == (forever.name, forever.pid, forever.folder)
+    assert (job.name, job.folder) == (forever.name, forever.folder)
     assert any(status.phase == "training" for status in job.watch()) and job.exit_code is None
     assert (job.scale(4), job.scale(1)) == (2, 4)
     with pytest.raises(TimeoutError):
         job.wait(0.1)
     job.stop()
-    assert job.wait().phase == "stopped" and gone(job.pid)
+    assert job.wait().phase == "stopped" and gone(forever.pid)
     assert [status.phase for status in forever.watch()][-1] == "stopped"
 
 

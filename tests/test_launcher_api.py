@@ -61,7 +61,9 @@ def test_without_wait_the_job_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert job.exit_code is None and job.status().phase == "training"
     job.scale(3)
     assert any(len(status.workers) == 3 for status in job.watch())
-    job.stop()
+    launcher.attach(job.name).stop()
+    with pytest.raises(JobFailed, match="was stopped"):
+        job.wait(20)
     assert job.exit_code == JobFailed.exit_code
 
 
@@ -125,7 +127,7 @@ def test_signature_and_help_show_every_flag() -> None:
 
 
 def test_the_package_shows_what_it_offers() -> None:
-    assert {"train", "JobHandle"} <= set(dir(launcher))
+    assert {"train", "attach", "JobHandle"} <= set(dir(launcher))
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
         launcher.trian  # noqa: B018
 
