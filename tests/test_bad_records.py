@@ -19,10 +19,10 @@ from edl_allreduce.contracts.base import Input, Mode, TrainingModel
 from edl_allreduce.contracts.inputs import input_from
 from edl_allreduce.dataset import Dataset, make_dataset
 from edl_allreduce.errors import CorruptFile, DataError, ModelError, StorageError
-from edl_allreduce.position import Position, deal_lanes
+from edl_allreduce.position import Position, deal_lanes, own_positions
 from edl_allreduce.worker.bad_records import BadRecords, LeftOut, RecordPlace, Skip
 from edl_allreduce.worker.feed import Feed
-from edl_allreduce.worker.reader import Share, StepReader
+from edl_allreduce.worker.reader import Share, StepReader, lane_mask
 
 RECORDS, LANES, BATCH, EPOCHS = 60, 4, 7, 2
 EVERYTHING = tuple(range(LANES))
@@ -273,26 +273,53 @@ def test_a_bad_record_met_again_in_another_round(worker: Make, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("broken", ["record", "chunk"])
-def test_what_was_read_ahead_for_an_earlier_round_cannot_fail_the_next(
-    worker: Make, tmp_path: Path, kind: str, broken: str
+def test_a_record_read_ahead_for_an_earlier_round_cannot_fail_the_next(
+    worker: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """The bad record is on its way when a round begins that ends before it."""
-    data = write(tmp_path)
-    victim = 25
-    step = step_of(data, victim)
+    data = write(tmp_path, {25})
+    step = step_of(data, 25)
     assert step >= 2
-    data = write(tmp_path, {victim} if broken == "record" else set())
-    if broken == "chunk":
-        damage(data, *range(len(recordio.index(data.files[0]))))
     it = worker(data, kind, "fail")
-    if broken == "record":
-        ahead = whole(Position(step - 1, 0, (step - 1) * BATCH))
-        it.run(ahead, 1)  # the next element fails
-    else:
-        it.feed.begin(1, whole())
-    write(tmp_path)
+    blocks, fetch = threading.Semaphore(0), it.feed._reader.fetch
+
+    def watched(*arguments: Any) -> Any:
+        blocks.release()
+        return fetch(*arguments)
+
+    monkeypatch.setattr(it.feed._reader, "fetch", watched)
+    it.run(whole(Position(step - 1, 0, (step - 1) * BATCH)), 1)
+    assert blocks.acquire(timeout=30) and blocks.acquire(timeout=30)  # the next element fails, and is on its way
     assert [len(own) for own in it.run(whole(), 2, round=2)] == [BATCH, BATCH]
+
+
+def test_a_chunk_read_ahead_for_an_earlier_round_cannot_fail_the_next(
+    worker: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tasks_of(share: Share, steps: int) -> set[int]:
+        reader, mine = StepReader(data, 1, True, EPOCHS), lane_mask(data, share.lanes)
+        every = itertools.islice(reader.schedule.steps(share.start, share.batch), steps)
+        found = [reader.order(at.epoch).locate(own_positions(at.offset, size, mine))[0] for at, size in every]
+        return set(np.concatenate(found).tolist())
+
+    data = write(tmp_path)
+    data = make_dataset(data.files, recordio.index_many(data.files), 1, LANES)  # every chunk a task
+    last, broken, good = whole(Position(17, 1, 56)), whole(lanes=(0, 1, 3)), whole(lanes=(2,))
+    damage(data, min(tasks_of(broken, 3) - tasks_of(last, 1) - tasks_of(good, 3)))
+    it = worker(data, mode="fail")
+    it.run(last)
+    failed, fetch = threading.Event(), it.feed._reader.fetch
+
+    def watched(*arguments: Any) -> Any:
+        try:
+            return fetch(*arguments)
+        except CorruptFile:
+            failed.set()
+            raise
+
+    monkeypatch.setattr(it.feed._reader, "fetch", watched)
+    it.feed.begin(2, broken)
+    assert failed.wait(30)
+    assert all(it.run(good, 2, round=3))
 
 
 @pytest.mark.parametrize("mode", ["fail", "skip"])
@@ -312,6 +339,31 @@ def test_bad_records_beyond_half_mean_that_the_code_is_wrong(worker: Make, tmp_p
     assert RECORDS / 2 < len(it.skips) <= RECORDS / 2 + BATCH
     allowed = worker(write(tmp_path, set(range(0, RECORDS, 2))))
     assert len(list(itertools.chain(*allowed.run(whole())))) == RECORDS and len(allowed.skips) == RECORDS / 2
+
+
+@pytest.mark.parametrize(
+    ("met", "share", "bad", "goes_on"),
+    [
+        (8, 8, 8, True),  # few
+        (9, 9, 9, False),
+        (20, 60, 20, True),  # it may get better
+        (31, 60, 31, False),  # it cannot
+        (100, 60, 50, True),
+        (100, 10**6, 60, True),
+        (20, 10**6, 60, True),
+    ],
+)
+def test_when_to_give_up(tmp_path: Path, met: int, share: int, bad: int, goes_on: bool) -> None:
+    data = make_dataset(write(tmp_path).files, recordio.index_many([str(tmp_path / "0.recordio")]), 100, LANES)
+    found = BadRecords(data, "skip", lambda skip: None)
+    found.met, found.share = met, share
+    tasks, places = np.zeros(bad, np.int64), np.arange(bad)
+    if goes_on:
+        assert not found.judge(tasks, places, lambda row: "bad", "failed", 1).any()
+    else:
+        with pytest.raises(ModelError, match=f"^{bad} of the first {met} records that this worker read make"):
+            found.judge(tasks, places, lambda row: "bad", "failed", 1)
+    assert len(found.left_out) == bad
 
 
 def test_a_chunk_of_many_records_at_the_beginning_is_no_reason_to_give_up(worker: Make, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from edl_allreduce import recordio
 from edl_allreduce.dataset import Dataset, make_dataset
 from edl_allreduce.errors import CorruptFile
 from edl_allreduce.position import Position, deal_lanes
+from edl_allreduce.worker.bad_records import LeftOut
 from edl_allreduce.worker.reader import Share, StepReader
 
 RECORDS, EPOCHS = 101, 2
@@ -102,3 +103,28 @@ def test_a_damaged_chunk_is_told_with_file_and_offset(files: list[str], tmp_path
     with pytest.raises(CorruptFile) as caught:
         list(StepReader(made, 5, True, 1).steps(Share(Position(), tuple(range(7)), 10)))
     assert (caught.value.path, caught.value.offset) == (str(damaged), chunk.offset)
+
+
+def test_what_is_left_out_is_missing_from_its_step_alone(files: list[str]) -> None:
+    made = dataset(files)
+    share = Share(Position(), tuple(range(7)), 10)
+    everything = {at.step: records for at, records in StepReader(made, 5, True, EPOCHS).steps(share)}
+    task = made.tasks[4].records
+    left_out = LeftOut().plus(4, task, slice(0, task)).plus(7, made.tasks[7].records, slice(2, 3))
+    found = {at.step: records for at, records in StepReader(made, 5, True, EPOCHS).steps(share, left_out)}
+    missing = [record for step in found for record in everything[step] if record not in found[step]]
+    assert len(set(missing)) == task + 1 and len(missing) == EPOCHS * (task + 1)
+    assert found == {step: [each for each in everything[step] if each not in missing] for step in everything}
+
+
+def test_a_chunk_that_is_left_out_is_not_read(files: list[str], tmp_path: Path) -> None:
+    gone = tmp_path / "b.recordio"
+    gone.write_bytes(Path(files[1]).read_bytes())
+    made = dataset([files[0], str(gone)])
+    gone.write_bytes(bytes(gone.stat().st_size))
+    left_out = LeftOut()
+    for number, task in enumerate(made.tasks):
+        if task.file == 1:
+            left_out = left_out.plus(number, task.records, slice(None))
+    reader = StepReader(made, 5, True, 1)
+    assert sum(len(own) for _, own in reader.steps(Share(Position(), tuple(range(7)), 10), left_out)) == 34

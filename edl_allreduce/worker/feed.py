@@ -14,6 +14,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -196,7 +197,7 @@ class Feed:
     def _find_culprits(self, at: Position, size: int, error: Exception) -> None:
         tasks, places = self._own(at, size)
         records = self._reader.fetch(tasks, places, self._bad.left_out)
-        parse, graphs = _parser(self._training), self._training.graphs
+        parse, graphs = self._parse, self._training.graphs
 
         def error_of(row: int) -> str | None:
             try:
@@ -207,6 +208,15 @@ class Feed:
 
         failure = explain(error, self._model_zoo, graphs)
         self._bad.judge(tasks, places, error_of, failure, at.step + 1)
+
+    @cached_property
+    def _parse(self) -> Callable[[tf.Tensor], Any]:
+        """The input function of either kind as a function of n records, a string tensor [n]; outside the pipeline."""
+        training = self._training
+        if training.vectorised:
+            return training.parse_batch
+        parse = tf.function(lambda records: _parse_each(training, records).get_single_element(), autograph=False)
+        return parse.get_concrete_function(tf.TensorSpec([None], tf.string))  # type: ignore[no-any-return]
 
     def _start_over(self, at: Position) -> None:
         """Reads from `at` on, by a new iterator."""
@@ -270,14 +280,6 @@ def _parse_each(training: TrainingModel, records: tf.Tensor) -> tf.data.Dataset:
     """One element: (features, labels) of n records, a string tensor [n], by an input function of one record."""
     elements = training.parse(tf.data.Dataset.from_tensor_slices(records))
     return elements.batch(tf.shape(records, tf.int64)[0])
-
-
-def _parser(training: TrainingModel) -> Callable[[tf.Tensor], Any]:
-    """The input function of either kind as a function of n records, a string tensor [n]."""
-    if training.vectorised:
-        return training.parse_batch
-    parse = tf.function(lambda records: _parse_each(training, records).get_single_element(), autograph=False)
-    return parse.get_concrete_function(tf.TensorSpec([None], tf.string))  # type: ignore[no-any-return]
 
 
 def _rows(batch: Batch, rows: Any) -> Batch:
