@@ -18,13 +18,14 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from edl_allreduce.job_folder import JobFolder, write_whole
 from edl_allreduce.processes import describe_exit, kinship_of, pids, process_of, signal_name
 
-MAX_DEATHS, WITHIN_SECONDS = 5, 60.0  # of coordinators, until the supervisor gives up
+MAX_DEATHS = 5  # in a row, of coordinators that were of no use: then the supervisor gives up
+USEFUL_SECONDS = 3.0  # a coordinator that has served, and lived so long, was of use
 STOP_SECONDS = 30.0  # for the coordinator to save what it has and to end the job, once it has been told to
 CLEANUP_SECONDS = 5.0  # for killed processes to be gone
 FAILED_EXIT_CODE, STOPPED_EXIT_CODE = 6, 130
@@ -48,9 +49,18 @@ def main() -> int:
     return Supervisor(folder).run()
 
 
-def recent(deaths: Sequence[float], now: float) -> list[float]:
-    """Those of the times (in seconds) that count at time `now`; with MAX_DEATHS of them the supervisor gives up."""
-    return [each for each in deaths if now - each <= WITHIN_SECONDS]
+def useless_in_a_row(before: int, served: bool, seconds: float) -> int:
+    """How many coordinators in a row were of no use, after one that ended unexpectedly.
+
+    A job may lose any number of coordinators, as long as they work in between. Those that fail as soon as they are
+    started would do so forever.
+
+    Args:
+        before: how many there were before this one.
+        served: whether workers could reach it.
+        seconds: how long it lived.
+    """
+    return 0 if served and seconds >= USEFUL_SECONDS else before + 1
 
 
 class Supervisor:
@@ -74,18 +84,19 @@ class Supervisor:
 
     def run(self) -> int:
         """The exit code of the job, of which no process is left."""
-        deaths: list[float] = []
-        restarts = 0
+        restarts = useless = 0
         while True:
+            began, address = time.monotonic(), _identity(self._folder.address)
             how = self._run_coordinator(restarts)
             exit_code = final_exit_code(self._folder.status)
             if exit_code is not None:
                 return self._end(exit_code)
             if self._told_to_stop:
                 return self._end(STOPPED_EXIT_CODE, "stopped", self._told_to_stop)
-            deaths = recent([*deaths, time.monotonic()], time.monotonic())
-            if len(deaths) >= MAX_DEATHS:
-                verdict = f"the coordinator ended unexpectedly {len(deaths)} times in a row ({how})"
+            served = _identity(self._folder.address) != address
+            useless = useless_in_a_row(useless, served, time.monotonic() - began)
+            if useless >= MAX_DEATHS:
+                verdict = f"the coordinator ended unexpectedly {useless} times in a row ({how})"
                 _say("ERROR", verdict)
                 return self._end(FAILED_EXIT_CODE, "failed", f"{verdict}; see {self._folder.coordinator_log}")
             restarts += 1
@@ -149,6 +160,15 @@ def final_exit_code(path: Path) -> int | None:
         return int(status.get("exit_code", 0)) if status.get("phase") in ENDED else None
     except (FileNotFoundError, ValueError):
         return None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What changes whenever a file is written anew; None when there is none."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def _start_coordinator(folder: JobFolder, restarts: int) -> int:

@@ -152,13 +152,29 @@ def test_it_gives_up_after_several_deaths(death: str, how: str, site: Site) -> N
     assert len(site.said()) == 5 and site.log()[-1] == f"ERROR {verdict}"
 
 
-def test_only_deaths_in_quick_succession_count() -> None:
-    assert supervisor.recent([], 100) == []
-    assert supervisor.recent([0, 39.9, 40, 99, 100], 100) == [40, 99, 100]
-    deaths: list[float] = []
-    for now in range(0, 100_000, 16):
-        deaths = supervisor.recent([*deaths, now], now)
-        assert len(deaths) < supervisor.MAX_DEATHS, "every 16 seconds, forever"
+@pytest.mark.parametrize(
+    ("before", "served", "seconds", "after"),
+    [(0, False, 0.1, 1), (3, False, 600, 4), (3, True, 2.9, 4), (3, True, 3.0, 0), (0, True, 3600, 0)],
+)
+def test_who_was_of_use_does_not_count(before: int, served: bool, seconds: float, after: int) -> None:
+    assert supervisor.useless_in_a_row(before, served, seconds) == after
+
+
+def test_a_job_may_lose_any_number_of_coordinators_that_work(site: Site) -> None:
+    site.start(
+        """
+        if restarts == 12:
+            end("done", 0)
+        if restarts % 4:  # one in four is of use
+            die()
+        (folder / ".address").write_text("127.0.0.1:1")
+        os.replace(folder / ".address", folder / "address")
+        time.sleep(0.2)
+        die()
+        """,
+        USEFUL_SECONDS=0.2,
+    )
+    assert site.ended(0).phase == "done" and len(site.said()) == 13
 
 
 def test_a_coordinator_killed_after_the_jobs_end_is_not_started_again(site: Site) -> None:
