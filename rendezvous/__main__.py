@@ -12,10 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from edl_allreduce.checkpoint import Checkpoint
 from google.protobuf import json_format
 
 from edl_allreduce import bundle, checkpoint, recordio, storage
+from edl_allreduce.checkpoint import Checkpoint
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_from_message, dataset_to_message
 from edl_allreduce.dataset import Dataset, make_dataset

@@ -301,12 +301,12 @@ class Coordinator:
         if len(new.members) > 1:
             self._store = RoundStore(self.site.address)
         now, seconds = self._clock(), {id: self.presences[id].doing.usual for id in new.members if id in self.presences}
-        self.telemetry.began(new)
-        self.telemetry.must_repeat(new.number, self._repeated)
-        self._repeated = 0
         self.shares = rebalance(new.members, self.shares, seconds)
         lanes = deal_lanes(self.dataset.lanes, [self.shares[id] for id in new.members])
         self.lanes = {id: len(own) for id, own in zip(new.members, lanes, strict=True)}
+        self.telemetry.began(new, list(self.lanes.values()))
+        self.telemetry.must_repeat(new.number, self._repeated)
+        self._repeated = 0
         for id, own in zip(new.members, lanes, strict=True):
             if id in self.presences:
                 self.presences[id].doing = Doing(pb.WAITING, now, seconds[id])

@@ -3,7 +3,7 @@
 Everything it is told is also written to the job's history, one JSON line each, from which a coordinator that takes over
 learns what the one before it knew:
 
-    {"round": 3, "members": [0, 2], "cause": "worker 1 hung", "kind": "hung", "first_step": 120, "time": …}
+    {"round": 3, "members": [0, 2], "lanes": [32, 32], "cause": "worker 1 hung", "kind": "hung", "first_step": 120, …}
     {"round": 3, "paused_seconds": 0.21}                 nobody was stepping for so long before its first step
     {"round": 3, "repeated": 64}                         records that must be computed once more because it failed
     {"step": 120, "epoch": 1, "loss": 0.31, "records": 64, "seconds": 0.013, "useful": 0.012}
@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
@@ -98,8 +98,8 @@ class Telemetry:
         """The newest step in the history that counts."""
         return self._start + len(self._useful)
 
-    def began(self, new: Round) -> None:
-        """A round has begun."""
+    def began(self, new: Round, lanes: Sequence[int] = ()) -> None:
+        """A round has begun, its members with so many lanes each."""
         now = self.wall()
         if self.began_at is None:
             self.began_at, self._start = now, new.position.step
@@ -113,6 +113,7 @@ class Telemetry:
             {
                 "round": new.number,
                 "members": new.members,
+                "lanes": lanes,
                 "cause": cause.text,
                 "kind": cause.kind.value,
                 "first_step": new.position.step + 1,

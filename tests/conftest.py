@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from edl_allreduce import recordio
+from tests.jobs import BATCH, EPOCHS, REPOSITORY, Job, Train
+
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 for name in [name for name in os.environ if name.startswith(("EDL_", "HOROVOD_"))]:
     del os.environ[name]
-
-from edl_allreduce import recordio  # with none of those settings
-from tests.jobs import BATCH, EPOCHS, REPOSITORY, Job, Train
 
 
 @pytest.fixture(scope="session")

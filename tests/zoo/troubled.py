@@ -1,0 +1,50 @@
+"""Digits models that get into trouble on one worker, as a user's code may: for the tests of faults."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import tensorflow as tf
+
+from edl_allreduce.contracts import vectorised
+from model_zoo.digits import Classifier as Good
+
+SECONDS_PER_RECORD = 0.002
+
+
+def _wait_while_wanted(images: tf.Tensor) -> tf.Tensor:
+    """Loops for ever in the one process that takes the file named by TROUBLE away."""
+    try:
+        os.unlink(os.environ["TROUBLE"])
+    except (KeyError, FileNotFoundError):
+        return images
+    while True:
+        time.sleep(1)
+
+
+class Looping(Good):
+    """Its call never returns, once, on one worker, when the file TROUBLE is there."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        waited = tf.py_function(_wait_while_wanted, [inputs], inputs.dtype)
+        waited.set_shape(inputs.shape)
+        return super().call(waited)
+
+
+def _take_time(records: tf.Tensor) -> tf.Tensor:
+    if "--worker_id=1" in sys.argv:
+        time.sleep(SECONDS_PER_RECORD * len(records))
+    return records
+
+
+class Slow(Good):
+    """Reading a record takes worker 1 some milliseconds."""
+
+    @staticmethod
+    @vectorised
+    def default_input(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        slowly = tf.py_function(_take_time, [records], tf.string)
+        slowly.set_shape(records.shape)
+        return Good.default_input(slowly)  # type: ignore[no-any-return]
