@@ -114,11 +114,13 @@ class Supervisor:
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 os.kill(pid, signal.SIGKILL)
                 self._deadline = None
-        self._await(0)  # a signal that it did not get
         return describe_exit(code)
 
     def _await(self, most: float | None = None) -> list[int]:
-        """Waits for something to happen; returns the signals that ask for the job's end."""
+        """Waits for something to happen; returns the signals that ask for the job's end.
+
+        What comes while there is no coordinator waits for the next one, who is told at once.
+        """
         left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         patience = min((each for each in (most, left) if each is not None), default=None)
         happened = dict(self._poll.poll(None if patience is None else patience * 1000))

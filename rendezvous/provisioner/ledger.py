@@ -87,7 +87,7 @@ def find_worker(worker_id: int, token: Path) -> Process | None:
     alike = {pid: kinship_of(pid) for pid in pids() if _is_worker(pid, worker_id, token)}
     # A process that a worker has forked from itself looks the same; the worker is the one whose parent does not.
     first = [pid for pid, kinship in alike.items() if kinship and kinship.parent not in alike]
-    return process_of(min(first)) if first else None
+    return process_of(first[-1]) if first else None
 
 
 def _is_worker(pid: int, worker_id: int, token: Path) -> bool:
