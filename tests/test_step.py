@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,3 +98,28 @@ def test_a_loss_that_is_a_sum_stays_a_sum(ring: Ring) -> None:
     step.train(tf.constant(features), tf.constant(labels), False)
     ring.leave()
     assert predicted.shape == (ring_member.BATCH, 1) and (model.layers[-1].kernel.numpy() != kernel).any()
+
+
+class Asserts(keras.Model):
+    """Its check is not on the way from the inputs to the loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = ring_member.make_model()
+
+    def call(self, inputs: Any) -> Any:
+        tf.debugging.assert_less(tf.reduce_max(inputs), 100.0)
+        return self.body(inputs)
+
+
+def test_an_assertion_that_fails_stops_the_step_before_the_ring(ring: Ring) -> None:
+    step = TrainStep(ring_member.make_training(Asserts()))
+    features, labels = (tf.constant(each) for each in ring_member.batches()[0])
+    before = [variable.numpy() for variable in step.variables]
+    ring.join()
+    for _ in range(20):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="assertion failed"):
+            step.train(features + 1000.0, labels, False)
+    ring.leave()
+    for variable, value in zip(step.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)

@@ -123,7 +123,9 @@ class TrainStep:
         self._with_gradient = [i for i, each in enumerate(gradients) if each is not None]
         self._updated = [i for i, (old, new) in enumerate(zip(before, after, strict=True)) if new is not old]
         own = [tf.convert_to_tensor(gradients[i]) for i in self._with_gradient]
-        return self._reduce_and_apply(own, [after[i] for i in self._updated], total, count, part)
+        checks = [each for each in tf.compat.v1.get_default_graph().get_operations() if each.op_def.is_stateful]
+        with tf.control_dependencies(checks):  # an assertion must stop the step before anything reaches the ring
+            return self._reduce_and_apply(own, [after[i] for i in self._updated], total, count, part)
 
     def _total_loss(self, labels: Any, outputs: Any, extra: Sequence[tf.Tensor], count: tf.Tensor) -> tf.Tensor:
         """The sum over this worker's examples; regularisers count once per example, so that dividing restores them."""
