@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rendezvous.coordinator import Coordinator
 
 _PHASES = {
+    Phase.RECOVERING: "reforming",
     Phase.TRAINING: "training",
     Phase.PARTING: "reforming",
     Phase.EXPORTING: "exporting",
