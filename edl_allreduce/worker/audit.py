@@ -2,13 +2,14 @@
 
 One JSON line before a step (`"records"`: this worker means to consume them at that step of that round) and one after it
 (`"applied"`). The records of a step are those meant in the last round in which some worker applied it: a step whose
-round broke is done again in the next one. A worker that tries a step again without a bad record says anew what it
-means.
+round broke is done again in the next one, and after a restart of the whole job so are those after its checkpoint. A
+worker that tries a step again without a bad record says anew what it means.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from edl_allreduce.dataset import Dataset
@@ -16,6 +17,12 @@ from edl_allreduce.order import EpochOrder
 from edl_allreduce.position import Position, own_positions
 from edl_allreduce.worker.bad_records import LeftOut
 from edl_allreduce.worker.reader import Share, lane_mask
+
+Record = tuple[int, int]
+"""The task, and the place in it."""
+
+Attempt = tuple[int, int]
+"""At a step: the job, counted from 0, and its round."""
 
 
 class Audit:
@@ -51,25 +58,46 @@ class Audit:
         self._file.write(json.dumps(line) + "\n")
 
 
-def consumed(folder: Path) -> dict[int, dict[int, list[tuple[int, int]]]]:
-    """What a whole run consumed: epoch → step → (task, place in the task) of every record.
+def consumed(*folders: Path) -> dict[int, dict[int, list[Record]]]:
+    """What a whole training consumed: epoch → step → every record.
+
+    Args:
+        folders: the audit of each job that the training took, in order; a later one did again what it found undone.
 
     Raises:
         ValueError: a file holds something else than audit lines.
     """
-    meant: dict[tuple[int, int], dict[Path, tuple[int, list[tuple[int, int]]]]] = {}
-    last: dict[int, int] = {}
-    for path in sorted(folder.glob("worker-*.jsonl")):
-        for text in path.read_text(encoding="utf-8").splitlines():
-            line = json.loads(text)
-            step, round = line["step"], line["round"]
-            if line.get("applied"):
-                last[step] = max(round, last.get(step, 0))
-            else:
-                records = [(task, place) for task, place in line["records"]]
-                meant.setdefault((step, round), {})[path] = (line["epoch"], records)
-    result: dict[int, dict[int, list[tuple[int, int]]]] = {}
-    for step, round in sorted(last.items()):
-        for epoch, records in meant[step, round].values():
+    meant, last = _read(folders)
+    result: dict[int, dict[int, list[Record]]] = {}
+    for step, attempt in sorted(last.items()):
+        for epoch, records in meant[step, attempt].values():
             result.setdefault(epoch, {}).setdefault(step, []).extend(records)
     return result
+
+
+def attempts(*folders: Path) -> dict[int, Attempt]:
+    """Which attempt at each step counts, as `consumed` takes it; in a training that is done, no step's is of an
+    earlier job or round than that of the step before: it would have been undone with it.
+    """
+    return dict(sorted(_read(folders)[1].items()))
+
+
+def _read(
+    folders: Sequence[Path],
+) -> tuple[dict[tuple[int, Attempt], dict[Path, tuple[int, list[Record]]]], dict[int, Attempt]]:
+    """What each worker meant to consume in an attempt at a step, with the epoch; and the attempts that count."""
+    meant: dict[tuple[int, Attempt], dict[Path, tuple[int, list[Record]]]] = {}
+    last: dict[int, Attempt] = {}
+    for job, folder in enumerate(folders):
+        for path in sorted(folder.glob("worker-*.jsonl")):
+            text = path.read_text(encoding="utf-8")
+            for line in map(
+                json.loads, text[: text.rfind("\n") + 1].splitlines()
+            ):  # its writer was killed over the rest
+                step, attempt = line["step"], (job, line["round"])
+                if line.get("applied"):
+                    last[step] = max(attempt, last.get(step, attempt))
+                else:
+                    records = [(task, place) for task, place in line["records"]]
+                    meant.setdefault((step, attempt), {})[path] = (line["epoch"], records)
+    return meant, last
