@@ -68,7 +68,7 @@ def check_data(pattern: str) -> None:
 
 
 def check_output(output: OutputSpec) -> None:
-    """Refuses an output that holds something else than checkpoints, unless it is to be replaced, or cannot be written."""
+    """Refuses an output with more in it than checkpoints, unless it is to be replaced, and one that cannot be written."""
     from edl_allreduce import checkpoint, storage
 
     url = output.output

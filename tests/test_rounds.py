@@ -69,7 +69,7 @@ def gathering(*workers: Worker, target: int | None = None, **more: object) -> St
 
 def training(*ids: int, others: tuple[Worker, ...] = (), **more: object) -> State:
     """A round 3 of workers `ids`, in progress since step 5."""
-    members = [Worker(id, WorkerState.TRAINING, 50.0, "host", Position(step=5, offset=320)) for id in ids]
+    members = [Worker(id, WorkerState.TRAINING, 50.0, "host", position=Position(step=5, offset=320)) for id in ids]
     round = Round(3, ids, Position(step=5, offset=320))
     target = more.pop("target", None)
     state = gathering(*members, *others, target=target if isinstance(target, int) else None)

@@ -131,9 +131,8 @@ class World:
 
     def actions(self) -> list[Action]:
         found: list[Action] = [lambda event=event: self.deliver(event) for event in self.saying[:3]]  # type: ignore[misc]
-        for worker in self.workers.values():
-            if not worker.frozen and (action := self.action_of(worker)):
-                found.append(action)
+        able = [worker for worker in self.workers.values() if not worker.frozen]
+        found += [action for worker in able if (action := self.action_of(worker))]
         for number in {each.round.number for each in self.workers.values() if each.round}:
             members = self.in_round(number)
             whole = members and members[0].round and len(members) == len(members[0].round.members)

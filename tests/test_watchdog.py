@@ -9,15 +9,16 @@ from rendezvous.shares import rebalance
 from rendezvous.watchdog import Doing, Hung, Stuck, judge
 
 NOW = 1000.0
-Activity = pb.Activity.ValueType
 
 
-def members(*doing: tuple[Activity, float], usual: float = 0.1) -> dict[int, Doing]:
+def members(*doing: tuple[pb.Activity.ValueType, float], usual: float = 0.1) -> dict[int, Doing]:
     """What each has been doing, and for how many seconds."""
     return {id: Doing(activity, NOW - seconds, usual) for id, (activity, seconds) in enumerate(doing)}
 
 
-def verdict(*doing: tuple[Activity, float], usual: float = 0.1, step: float = 0.1, others_wait: bool = False) -> object:
+def verdict(
+    *doing: tuple[pb.Activity.ValueType, float], usual: float = 0.1, step: float = 0.1, others_wait: bool = False
+) -> object:
     return judge(members(*doing, usual=usual), others_wait, step, NOW, timeout=3.0)
 
 
@@ -48,7 +49,7 @@ def test_who_keeps_nobody_waiting_is_given_more_time() -> None:
 @pytest.mark.parametrize(
     ("activity", "limit"), [(pb.REDUCING, 3.0), (pb.LEAVING_RING, 3.0), (pb.JOINING, 5.04), (pb.SYNCHRONIZING, 30.0)]
 )
-def test_all_that_wait_for_each_other_are_stuck(activity: Activity, limit: float) -> None:
+def test_all_that_wait_for_each_other_are_stuck(activity: pb.Activity.ValueType, limit: float) -> None:
     assert verdict((activity, 90.0), (activity, limit - 0.1)) is None  # the last one has just come
     assert isinstance(verdict((activity, 90.0), (activity, limit + 0.1)), Stuck)
 
