@@ -11,12 +11,14 @@ from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_to_message
 from edl_allreduce.control.position import position_from_message, position_to_message
 from edl_allreduce.dataset import Dataset
-from edl_allreduce.position import Position, Schedule, deal_lanes
+from edl_allreduce.position import Schedule, deal_lanes
 from edl_allreduce.spec import JobSpec
 from rendezvous import events, rounds
+from rendezvous.limits import make_policy
+from rendezvous.presence import EXPORTED, Presence, standing_from_message
 from rendezvous.provisioner import Provisioner
 from rendezvous.shares import rebalance
-from rendezvous.state import Kind, Phase, Policy, Round, State, WorkerState
+from rendezvous.state import Kind, Phase, Round, State, WorkerState
 from rendezvous.store import RoundStore
 from rendezvous.telemetry import Telemetry
 from rendezvous.watchdog import Doing, Hung, Stuck, judge
@@ -26,27 +28,6 @@ log = logging.getLogger(__name__)
 END_GRACE_SECONDS = 5.0
 BUSY_SECONDS = 60.0  # of silence, while TensorFlow's import, tracing and saving may hold Python's lock for long
 JUDGE_SECONDS = 0.1  # between two looks at who holds up the round, at least
-EXPORTED = "exported"
-
-
-@dataclass
-class Presence:
-    """A worker's open stream.
-
-    Attributes:
-        outbox: what is still to be sent to it; None ends the stream.
-        heard: when its last message came, in seconds of the coordinator's clock.
-        doing: what its training thread does.
-        position: how far its weights are, as last told.
-        began: when the newest round began, which it may not know yet.
-    """
-
-    outbox: asyncio.Queue[pb.ToWorker | None]
-    heard: float
-    pid: int
-    doing: Doing
-    position: Position | None = None
-    began: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,7 +123,7 @@ class Coordinator:
         presence = Presence(asyncio.Queue(), now, hello.pid, Doing(pb.WAITING, now))
         self.presences[hello.worker_id] = presence
         presence.outbox.put_nowait(pb.ToWorker(welcome=self._welcome()))
-        standing = _standing(hello.standing) if hello.HasField("standing") else None
+        standing = standing_from_message(hello.standing) if hello.HasField("standing") else None
         self.tell(events.Greeted(hello.worker_id, hello.host, hello.address, standing))
         if hello.standing.state == EXPORTED:
             self.tell(events.Exported(hello.worker_id))
@@ -353,32 +334,3 @@ class Coordinator:
         if deadline is not None and not self.state.phase.ended:
             wait = max(0.0, deadline - self._clock())
             self._tick = asyncio.get_running_loop().call_later(wait, self.tell, events.Tick())
-
-
-def make_policy(spec: JobSpec, schedule: Schedule) -> Policy:
-    """The limits that follow from a job's spec."""
-    elastic, output = spec.elastic, spec.output
-    return Policy(
-        finished=schedule.finished,
-        min_workers=elastic.min_workers,
-        gather_timeout=elastic.gather_timeout,
-        part_timeout=elastic.part_timeout,
-        busy_timeout=elastic.prepare_timeout,
-        recover_timeout=elastic.worker_timeout + BUSY_SECONDS / 10,
-        checkpoint_secs=output.checkpoint_secs,
-        saves=bool(output.checkpoint_secs or output.checkpoint_steps),
-    )
-
-
-def _standing(message: pb.Standing) -> events.Standing:
-    state = WorkerState.EXPORTING if message.state == EXPORTED else WorkerState(message.state)
-    return events.Standing(
-        state=state,
-        position=position_from_message(message.position) if message.HasField("position") else None,
-        round=_round(message.round) if message.HasField("round") else None,
-        failed=message.failed,
-    )
-
-
-def _round(message: pb.Round) -> Round:
-    return Round(message.number, tuple(message.members), position_from_message(message.position), message.synchronize)

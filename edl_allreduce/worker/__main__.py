@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
 
@@ -27,6 +28,7 @@ def main() -> int:
     address = own_address(host, int(port))
     hello = pb.Hello(worker_id=arguments.worker_id, host=arguments.host, pid=os.getpid(), address=address)
     session = Session(arguments.coordinator, read_token(), hello)
+    session.life_line = _take_life_line()
     session.on_abandon = functools.partial(os._exit, 1)  # while it prepares: nothing is lost, and nothing can interrupt
     session.start()
     prepared = threading.Event()
@@ -75,6 +77,16 @@ def _share_cores(local_workers: int) -> None:
         os.environ.setdefault(name, threads)
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _take_life_line() -> int | None:
+    """The standard input, if it is the launcher's life line; user code that asks for input then finds none."""
+    if not stat.S_ISFIFO(os.fstat(0).st_mode):
+        return None
+    life_line = os.dup(0)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    return life_line
 
 
 def _catch_term() -> socket.socket:

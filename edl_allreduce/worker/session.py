@@ -11,8 +11,6 @@ import os
 import queue
 import select
 import socket
-import stat
-import sys
 import threading
 import time
 from collections import deque
@@ -61,6 +59,7 @@ class Session:
         standing: tells a new coordinator what this worker is doing.
         activity: tells what the training thread is doing right now.
         patience: seconds to go on without a coordinator.
+        life_line: a pipe's descriptor whose end says that the whole job is over; None: there is none.
         leaving: this worker has been told to go.
         abandoned_round: the newest round that has failed.
     """
@@ -70,6 +69,7 @@ class Session:
         self.leaving = False
         self.abandoned_round = 0
         self.patience = 60.0
+        self.life_line: int | None = None
         self.on_abandon: Callable[[], None] = lambda: None
         self.standing: Callable[[], pb.Standing] = lambda: pb.Standing(state="preparing")
         self.activity: Callable[[], Activity] = Activity
@@ -226,7 +226,7 @@ class Session:
             log.error("the coordinator refuses this worker: %s", error.details())
         elif gone > self.patience:
             log.error("no coordinator for %.0f s", gone)
-        elif _orphaned():
+        elif self.life_line is not None and _has_ended(self.life_line):
             log.error("the job has ended")
         else:
             return False
@@ -314,13 +314,6 @@ def _until_none(outbox: queue.SimpleQueue[pb.FromWorker | None]) -> Iterator[pb.
         yield message
 
 
-def _orphaned() -> bool:
-    """Whether the launcher's life line, which a local worker has as its standard input, is cut."""
-    try:
-        descriptor = sys.stdin.fileno()
-        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            return False
-        readable, _, _ = select.select([descriptor], [], [], 0)
-        return bool(readable) and os.read(descriptor, 1) == b""
-    except (OSError, ValueError, AttributeError):
-        return False
+def _has_ended(pipe: int) -> bool:
+    readable, _, _ = select.select([pipe], [], [], 0)
+    return bool(readable) and os.read(pipe, 1) == b""
