@@ -81,7 +81,10 @@ def _share_cores(local_workers: int) -> None:
 
 def _take_life_line() -> int | None:
     """The standard input, if it is the launcher's life line; user code that asks for input then finds none."""
-    if not stat.S_ISFIFO(os.fstat(0).st_mode):
+    try:
+        if not stat.S_ISFIFO(os.fstat(0).st_mode):
+            return None
+    except OSError:  # it is closed
         return None
     life_line = os.dup(0)
     with open(os.devnull, "rb") as nothing:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 MAX_WORKERS = 4
-STEPS_PER_FAULT = 150  # so long is the job
+STEPS_PER_FAULT = 70  # so long is the job
 PACES = (0.0, 0.01, 0.03, 0.1)  # seconds that a step takes longer
 
 

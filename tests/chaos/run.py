@@ -58,13 +58,14 @@ class Run:
     Attributes:
         step: the newest that the coordinator has heard of.
         members: of the newest round; the first is rank 0.
-        steps_told, rounds, restarts: how many lines of history there are of each.
+        rounds, restarts: how many there have been; restarts of the coordinator.
+        round_steps: how many steps of the newest round have been told.
         exporting: the worker that was last asked to write the trained model.
     """
 
     def __init__(self, home: Path, flags: Mapping[str, Any], environ: Mapping[str, str]) -> None:
         self.home = home
-        self.step = self.steps_told = self.rounds = self.restarts = 0
+        self.step = self.rounds = self.round_steps = self.restarts = self._first_step = 0
         self.members: list[int] = []
         self.exporting: int | None = None
         home.mkdir(parents=True)
@@ -107,9 +108,11 @@ class Run:
         """Reads what is new."""
         for line in self.history.read():
             if "loss" in line:
-                self.step, self.steps_told = line["step"], self.steps_told + 1
+                self.step = line["step"]
+                self.round_steps += line["step"] >= self._first_step  # else of an earlier round, told late
             elif "cause" in line:
                 self.members, self.rounds = line["members"], self.rounds + 1
+                self._first_step, self.round_steps = line["first_step"], 0
             elif "restart" in line:
                 self.restarts += 1
         for text in self._log.read():

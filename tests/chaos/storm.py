@@ -188,16 +188,15 @@ class Storm:
 
     def _see_it_step(self, fault: Fault, awaited: list[Done]) -> None:
         """Waits until a step is told that was done when all that must follow from the newest faults had followed."""
-        began, told = time.monotonic(), [-1]
+        began, before = time.monotonic(), list[tuple[int, int]]()
 
         def settled() -> bool:
             gone = frozenset[int]().union(*(each.gone for each in awaited))
             if gone & set(self.run.members) or self.run.restarts < max(each.restarts for each in awaited):
-                told[0] = -1
+                before.clear()
                 return False
-            if told[0] < 0:
-                told[0] = self.run.steps_told
-            return self.run.steps_told > told[0]
+            before.append((self.run.rounds, self.run.round_steps))
+            return before[-1] > before[0] and self.run.round_steps > 0
 
         if not self.until(settled, f"a step after fault {fault.number}"):
             if fault.when not in (When.LAST, When.EXPORT):
@@ -227,7 +226,7 @@ class Storm:
         self.runs.append(Run(home, self._flags, environ))
         self._deaths = []
         self._record(start=len(self.runs))
-        if not self.until(lambda: self.run.steps_told, "the first step"):
+        if not self.until(lambda: self.run.round_steps, "the first step"):
             raise Failed(f"no step was done: {self.run.text}")
         self.note(f"run {len(self.runs)} began with step {self.run.history.all[0]['first_step']}")
 
