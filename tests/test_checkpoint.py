@@ -239,7 +239,7 @@ def rewrite(path: Path, change: Callable[[Any], object]) -> None:
         (lambda folder, made: (folder / "checkpoint.json").unlink(), DataError, "URL: is no complete checkpoint: it has no checkpoint.json: whoever wrote it did not come to the end"),
         (lambda folder, made: (folder / "checkpoint.json").write_text("[1]"), DataError, "URL: is no complete checkpoint: its checkpoint.json is damaged"),
         (lambda folder, made: rewrite(folder / "checkpoint.json", lambda about: about.update(position={"step": "x"})), DataError, "URL: is no complete checkpoint: its checkpoint.json is damaged"),
-        (lambda folder, made: rewrite(folder / "checkpoint.json", lambda about: about.update(format=2)), DataError, f"URL: was written by edl_allreduce {__version__}, this is {__version__}: its format is 2, not 1; go on with that version, or start anew with --resume=never"),
+        (lambda folder, made: rewrite(folder / "checkpoint.json", lambda about: about.update(format=2)), DataError, f"URL: was written by edl_allreduce {__version__}, this is {__version__}: its format is 2, not 1; go on with that version, or remove it"),
         (lambda folder, made: rewrite(folder / "checkpoint.json", lambda about: about["spec"]["data"].update(new=1)), DataError, f"URL: was written by edl_allreduce {__version__}, this is {__version__}: "),
     ],
 )  # fmt: skip
