@@ -95,8 +95,8 @@ def _spec(url: str, version: str, format: int, text: str) -> JobSpec:
         return JobSpec.from_json(text)
     except UsageError as error:
         raise DataError(
-            f"{url}: was written by edl_allreduce {version}, this is {__version__}: {error}; go on with that version, or "
-            "remove it"
+            f"{url}: was written by edl_allreduce {version}, this is {__version__}: {error}; "
+            "go on with that version, or remove it"
         ) from error
 
 
