@@ -69,7 +69,7 @@ def check_data(pattern: str) -> None:
 
 def check_output(output: OutputSpec) -> None:
     """Refuses an output with more in it than checkpoints, unless it is to be replaced, and one that cannot be written."""
-    from edl_allreduce import checkpoint, storage
+    from edl_allreduce import bundle, checkpoint, storage
 
     url = output.output
     folder = Path(url.removeprefix("file://")).expanduser()
@@ -77,6 +77,8 @@ def check_output(output: OutputSpec) -> None:
     if local and folder.exists() and not folder.is_dir():
         raise UsageError(f"--output: {url} is a file; choose a folder")
     there = set(storage.names_in(url) or ()) - {checkpoint.FOLDER}
+    if bundle.MESSAGE not in there:  # written last: without it the others are what a killed job has left
+        there -= {bundle.PARAMS, bundle.CODE, bundle.SPEC, bundle.BUNDLE, bundle.KERAS}
     if there and not output.overwrite:
         raise UsageError(f"--output: {url} already exists; choose another folder or add --overwrite")
     if local:

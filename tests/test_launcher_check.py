@@ -158,6 +158,16 @@ def test_an_output_that_holds_something_is_kept(tmp_path: Path) -> None:
         check_output(OutputSpec(str(file / "below")))
 
 
+def test_what_a_killed_job_has_left_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "step-000000100").mkdir(parents=True)
+    (tmp_path / "spec.json").touch()
+    (tmp_path / "model_zoo").mkdir()
+    check_output(OutputSpec(str(tmp_path)))
+    (tmp_path / "trained_model.pb").touch()  # written last: the model is complete
+    with pytest.raises(UsageError, match="already exists"):
+        check_output(OutputSpec(str(tmp_path)))
+
+
 def test_an_output_in_a_bucket_that_exists_is_kept() -> None:
     from edl_allreduce import storage
 
