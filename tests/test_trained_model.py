@@ -8,6 +8,8 @@ import json
 import logging
 import re
 import shutil
+import tempfile
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +21,11 @@ import pytest
 import tensorflow as tf
 from safetensors import safe_open
 
-from edl_allreduce import bundle, contracts, parameters, storage, trained_model
-from edl_allreduce.errors import DataError, EdlError, ModelError, UsageError
+from edl_allreduce import bundle, contracts, parameters, storage, storage_retry, trained_model
+from edl_allreduce.errors import DataError, EdlError, ModelError, StorageError, UsageError
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.trained_model_pb2 import TrainedModel
+from tests.disks import enlarge, full_disk
 from tests.zoo import GOOD, line_of, write_zoo
 
 SUBCLASS = """
@@ -409,3 +412,30 @@ def test_a_file_of_parameters_is_one_of_the_format(tmp_path: Path) -> None:
 def test_a_variable_of_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"^the variable words is of type object: only bool, int8, .* can be stored$"):
         parameters.save([Variable("words", np.array([b"a", "b"], dtype=object))], str(tmp_path / "params"))
+
+
+def test_a_disk_that_is_full_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_retry, "PATIENCE_SECONDS", 1.0)
+    with full_disk(tmp_path / "disk", kibibytes=24) as disk:
+        spec = job(write_zoo(tmp_path / "zoo", line=LINE), "line.Line", str(disk / "out"), "units=1000")
+        model = made(spec)
+        with pytest.raises(StorageError, match=r"no space left on device: free some, or choose another folder$"):
+            trained_model.write(model, spec, spec.output.output, overwrite=False)
+        assert not (disk / "out" / "trained_model.pb").exists()
+        monkeypatch.setattr(storage_retry, "PATIENCE_SECONDS", 60.0)
+        later = threading.Timer(0.7, enlarge, (disk, 4096))
+        later.start()
+        trained_model.write(model, spec, spec.output.output, overwrite=False)
+        later.join()
+        assert np.array_equal(trained_model.load(spec.output.output).model.weights[0], model.weights[0])
+
+
+def test_a_temporary_folder_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with full_disk(tmp_path / "disk", kibibytes=16) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        spec = job(write_zoo(tmp_path / "zoo", line=LINE), "line.Line", str(tmp_path / "out"), "units=9000")
+        with pytest.raises(
+            StorageError, match=r"/disk/edl-bundle-\w+ \(where the trained model is put together\): no space"
+        ):
+            trained_model.write(made(spec), spec, spec.output.output, overwrite=False)
+        assert not list(disk.iterdir()) and not (tmp_path / "out").exists()
