@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Protocol, cast
 
 from edl_allreduce.errors import StorageError
-from edl_allreduce.storage_retry import PassingError
+from edl_allreduce.storage_retry import FullError, PassingError
 
 # What to do about an error of the operating system.
 _ADVICE = {
@@ -20,7 +20,10 @@ _ADVICE = {
     errno.EFBIG: "the file system, or the limit of 'ulimit -f', allows no larger file",
     errno.EROFS: "choose a folder that can be written",
 }
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN}
+_KINDS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), FullError),
+    **dict.fromkeys((errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN), PassingError),
+}
 
 
 class RangeReader(Protocol):
@@ -135,7 +138,7 @@ def local_errors(path: str, foreign: bool = False) -> Iterator[None]:
     except OSError as error:
         if foreign and error.filename is not None:
             raise
-        kind = PassingError if error.errno in _PASSING else StorageError
+        kind = _KINDS.get(error.errno or 0, StorageError)
         raise kind(f"{path}: {_explained(error)}") from error
 
 

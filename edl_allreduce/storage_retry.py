@@ -29,6 +29,10 @@ class PassingError(StorageError):
     """A StorageError whose cause may pass by itself."""
 
 
+class FullError(PassingError):
+    """There is no room left on a disk of this machine, or in a quota."""
+
+
 def persist(
     action: Callable[[], Result],
     pause: Callable[[float], None] = time.sleep,

@@ -214,6 +214,22 @@ def test_a_disk_that_stays_full(tmp_path: Path, make: Make, done: queue.SimpleQu
         checkpointer.close()
 
 
+def test_older_ones_make_room_for_a_new_one(tmp_path: Path, make: Make, done: queue.SimpleQueue[Done]) -> None:
+    variable = keras.Variable(np.ones([50_000], np.float32))
+    with full_disk(tmp_path / "disk", kibibytes=700) as disk:  # three at a time
+        checkpointer = make([variable], disk, pauses=(0.01,) * 3, keep=3)
+        for step in (1, 2, 3, 4):
+            checkpointer.save(at(step))
+            assert done.get(timeout=60).error == ""
+        assert sorted(os.listdir(disk / "checkpoints")) == [f"step-00000000{step}" for step in (2, 3, 4)]
+        (disk / "other").write_bytes(bytes(50_000))
+        variable.assign(np.zeros([50_000]))
+        checkpointer.save(at(5))
+        assert done.get(timeout=60).error == ""
+        assert read(disk, [variable]) == at(5) and not variable.numpy().any()
+        checkpointer.close()
+
+
 @pytest.mark.parametrize("error", [PassingError("x: busy"), StorageError("x: denied"), ValueError("a fault of ours")])
 def test_how_often_it_is_tried(
     error: Exception, tmp_path: Path, make: Make, done: queue.SimpleQueue[Done], monkeypatch: pytest.MonkeyPatch

@@ -22,11 +22,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from edl_allreduce import checkpoint
+from edl_allreduce import checkpoint, storage
 from edl_allreduce.checkpoint import Origin
 from edl_allreduce.errors import EdlError, StorageError
 from edl_allreduce.position import Position
-from edl_allreduce.storage_retry import no_persistence
+from edl_allreduce.storage_retry import FullError, no_persistence
 
 PAUSES = (2.0, 4.0, 8.0, 16.0)
 """Seconds between the tries to write one checkpoint."""
@@ -78,7 +78,7 @@ class Checkpointer:
         variables: what makes up the state, in the model's order: `TrainStep.variables`.
         output: folder or URL.
         origin: what the checkpoints say about this run.
-        keep: how many complete ones to keep.
+        keep: how many complete ones to keep; fewer, but the newest, where a disk has no room for one more.
         on_done: called by the writing thread, for each checkpoint once it is complete or given up.
         pauses: seconds between tries.
     """
@@ -157,43 +157,45 @@ class Checkpointer:
 
     def _write(self, captured: _Captured) -> Done | None:
         """Tries until it works, a newer state waits, or the pauses are used up. None: the process ends."""
-        pauses = iter(self._pauses)
+        pauses, keep = iter(self._pauses), self._keep
         while True:
-            size, error, again = self._try(captured)
-            pause = next(pauses, None) if again else None
+            size, error = self._try(captured)
+            pause = next(pauses, None) if isinstance(error, StorageError) else None
+            if isinstance(error, FullError) and not storage.is_remote(self._output):
+                keep = max(1, keep - 1)  # rather fewer checkpoints than no new one
+                self._prune(keep)
             if pause is None or self._newer_within(pause):
                 break
             log.warning("%s; trying again", error)
         if self._closing:
             return None
+        if not error:
+            self._prune(self._keep)
+        said = "" if not error else str(error) if isinstance(error, EdlError) else f"{type(error).__name__}: {error}"
         seconds = time.monotonic() - captured.since
-        return Done(captured.position, size, seconds, captured.blocked_seconds, error)
+        return Done(captured.position, size, seconds, captured.blocked_seconds, said)
 
     def _newer_within(self, seconds: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: self._waiting is not None or self._closing, seconds)
 
-    def _try(self, captured: _Captured) -> tuple[int, str, bool]:
-        """The bytes of the complete checkpoint, why there is none, and whether it is worth another try."""
+    def _try(self, captured: _Captured) -> tuple[int, Exception | None]:
+        """The bytes of the complete checkpoint, or why there is none."""
+        position, tensors = captured.position, captured.tensors
         try:
             with no_persistence():
-                size = self._write_once(captured)
-        except StorageError as error:
-            return 0, str(error), True
+                made = checkpoint.write(
+                    self._output, position, self._names, tensors, self._origin, time.time(), self._check
+                )
         except Exception as error:  # nothing that befalls a checkpoint may end the training
-            known = isinstance(error, EdlError)
-            return 0, str(error) if known else f"{type(error).__name__}: {error}", False
+            return 0, error
+        return made.size, None
+
+    def _prune(self, keep: int) -> None:
         try:
-            checkpoint.prune(self._output, self._keep)
+            checkpoint.prune(self._output, keep)
         except EdlError as error:
             log.warning("older checkpoints stay for now: %s", error)
-        return size, "", False
-
-    def _write_once(self, captured: _Captured) -> int:
-        made = checkpoint.write(
-            self._output, captured.position, self._names, captured.tensors, self._origin, time.time(), self._check
-        )
-        return made.size
 
     def _check(self) -> None:
         if self._closing:
