@@ -14,9 +14,9 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import grpc
 
@@ -236,12 +236,10 @@ class Session:
         """One stream from hello to its end; the error that ended it."""
         outbox: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
         self._outbox = outbox  # first this, then the standing: nothing gets lost between
-        outbox.put(self._greeting())
-        for said in self._repeated:
-            outbox.put(said)
+        first = [self._greeting(), *self._repeated]
         with grpc.insecure_channel(self._address, options=CHANNEL_OPTIONS) as channel:
             work = control_pb2_grpc.CoordinatorStub(channel).Work
-            stream = work(_until_none(outbox), metadata=(("authorization", f"Bearer {self._token}"),))
+            stream = work(chain(first, iter(outbox.get, None)), metadata=(("authorization", f"Bearer {self._token}"),))
             try:
                 for message in stream:
                     self._handle(message)
@@ -307,11 +305,6 @@ def read_token() -> str:
     """The job's token, from the file that EDL_TOKEN_FILE names."""
     with open(os.environ["EDL_TOKEN_FILE"], encoding="ascii") as file:
         return file.read().strip()
-
-
-def _until_none(outbox: queue.SimpleQueue[pb.FromWorker | None]) -> Iterator[pb.FromWorker]:
-    while (message := outbox.get()) is not None:
-        yield message
 
 
 def _has_ended(pipe: int) -> bool:

@@ -133,8 +133,9 @@ class Worker:
             return self._session.inbox.get()
         try:
             return self._session.inbox.get(timeout=DISMISSAL_SECONDS)
-        except queue.Empty:
-            return None  # whoever told it to go does not wait for ever
+        except queue.Empty:  # whoever told it to go does not wait for ever
+            self._checkpointer.wait(self._spec.elastic.prepare_timeout)
+            return None
 
     def _become(self, state: str, failed: bool = False) -> None:
         position = self._position if self._in_line else None
