@@ -4,8 +4,8 @@
     namespace edl-PID-0:  worker 0 ────── switch, namespace edl-PID-switch
     namespace edl-PID-1:  worker 1 ────────┘
 
-Every line is a pair of veth interfaces. The switch forwards, and drops what nftables tells it to; nobody is told of that,
-as when a cable is cut. Needs root, and the Debian packages iproute2 and nftables.
+Every line is a pair of veth interfaces. The switch forwards, and drops what nftables tells it to; nobody is told of
+that, as when a cable is cut. Needs root, and the Debian packages iproute2 and nftables.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Network:
     def inside(self, place: int, command: Sequence[str]) -> list[str]:
         """The command that runs a command at a place, which is a host of its own, called like its address.
 
-        (Horovod 0.28.1 makes its ring between the addresses that the hosts' names have, whatever HOROVOD_GLOO_IFACE is.)
+        (Horovod 0.28.1 makes its ring between the addresses that hosts' names have, whatever HOROVOD_GLOO_IFACE is.)
         """
         named = ["unshare", "--uts", "sh", "-c", 'echo "$0" > /proc/sys/kernel/hostname && exec "$@"']
         return ["ip", "netns", "exec", self._namespace(place), *named, self.address(place), *command]
