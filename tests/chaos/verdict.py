@@ -210,15 +210,19 @@ def _pauses(evidence: Evidence) -> Iterator[Row]:
 
 
 def _paused(evidence: Evidence, fault: dict[str, Any], over: dict[str, Any]) -> float:
+    """As the workers told it; where nobody survived who could, what the laboratory saw."""
     history = evidence.histories[fault["run"] - 1]
-    until = over["line"] if over["run"] == fault["run"] else len(history)
-    lines = history[fault["line"] : until]
-    useful = {line["step"]: line["useful"] for line in lines if "loss" in line}
-    first = {line["round"]: line["first_step"] for line in history if "cause" in line}
-    gaps = [line["seconds"] - line["useful"] for line in lines if "loss" in line]
-    pauses = [line for line in lines if "paused_seconds" in line]
-    gaps += [line["paused_seconds"] - useful.get(first[line["round"]], 0.0) for line in pauses]
-    return max(gaps, default=0.0)
+    lines = history[fault["line"] : over["line"]] if over["run"] == fault["run"] else history[fault["line"] :]
+    steps = {line["step"]: line for line in lines if "loss" in line}
+    told = {line["round"]: line["paused_seconds"] for line in lines if "paused_seconds" in line}
+    pauses = [line["seconds"] - line["useful"] for line in steps.values()]
+    for line in lines:
+        first = steps.get(line["first_step"]) if "cause" in line else None
+        if first and line["round"] in told:
+            pauses.append(told[line["round"]] - first["useful"])
+        elif first and not first["seconds"]:
+            pauses.append(over["time"] - fault["time"])
+    return max(pauses, default=0.0)
 
 
 def _goodput(evidence: Evidence) -> Iterator[Row]:
