@@ -20,8 +20,10 @@ from typing import Any
 
 from edl_allreduce import recordio, storage
 from tests.chaos import plan
+from tests.chaos.faults import Failed
+from tests.chaos.laboratory import Laboratory
 from tests.chaos.run import Run
-from tests.chaos.storm import Failed, Storm
+from tests.chaos.storm import Storm
 from tests.chaos.verdict import Evidence, judge
 from tests.jobs import BATCH, REPOSITORY
 
@@ -80,8 +82,8 @@ def _experiment(folder: Path, seed: int, arguments: argparse.Namespace) -> bool:
     with _small_disk(folder / "disk") as disk:
         output = (disk or folder) / "output"
         own = {"output": output, "num_workers": arguments.workers, "checkpoint_secs": 1, "audit": True}
-        with Storm(folder, faults, flags | own, epochs * epoch_steps, epoch_steps, disk, _say) as storm:
-            code = storm.blow()
+        with Laboratory(folder, flags | own, disk, _say) as lab:
+            code = Storm(lab, faults, epochs * epoch_steps, epoch_steps, arguments.workers).blow()
         storm_output = folder / "output"
         if disk:
             shutil.copytree(output, storm_output)

@@ -19,6 +19,10 @@ STOP_PATIENCE = 90.0  # for a job to end that has been told to
 NEWCOMER_SECONDS = 6.0  # a newcomer takes about so long to prepare
 
 
+class Failed(Exception):
+    """The job got stuck, ended before its time, or did not do what it must."""
+
+
 @dataclass(frozen=True)
 class Done:
     """What has been done, and what must follow from it.
@@ -130,10 +134,10 @@ def _hang(fault: Fault, lab: Lab) -> Done:
 
 
 def _scale(fault: Fault, lab: Lab) -> Done:
-    before = lab.run.restarts
     said = lab.run.edl("scale", lab.run.files.name, str(fault.target))
-    assert f"keeps {fault.target} worker" in said, said
-    return Done(said, restarts=lab.run.restarts - before)
+    if f"keeps {fault.target} worker" not in said:
+        raise Failed(f"edl scale: {said}")
+    return Done(said)
 
 
 def _coordinator(fault: Fault, lab: Lab) -> Done:
@@ -186,7 +190,8 @@ def _supervisor(fault: Fault, lab: Lab) -> Done:
 def _ctrl_c(fault: Fault, lab: Lab) -> Done:
     lab.run.process.send_signal(signal.SIGINT)
     code = lab.run.process.wait(STOP_PATIENCE)
-    assert code == 130, f"Ctrl-C: exit code {code}"
+    if code != 130:
+        raise Failed(f"Ctrl-C: exit code {code}: {lab.run.text}")
     return Done("SIGINT to the launcher, exit code 130")
 
 
