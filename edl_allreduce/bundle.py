@@ -17,7 +17,7 @@ BUNDLE, KERAS = "bundle.json", "model.keras"
 
 
 def written_by(url: str) -> str | None:
-    """The name of the job that wrote the trained model in a folder; None: there is no complete one, or it cannot be told."""
+    """The job that wrote the trained model in a folder; None: there is no complete one, or it cannot be told."""
     try:
         if not storage.exists(storage.join(url, MESSAGE)):
             return None
