@@ -212,12 +212,13 @@ class Coordinator:
         training = [id for id in current.members if self._is_training(id)]
         doing = {id: self.presences[id].doing for id in training if id in self.presences}
         others_wait = len(training) < len(current.members)
-        timeout = self.spec.elastic.worker_timeout
-        match judge(doing, others_wait, self.telemetry.step_seconds(), now, timeout):
+        timeout, step_seconds = self.spec.elastic.worker_timeout, self.telemetry.step_seconds()
+        tries = self.state.barren_rounds if self.telemetry.told <= current.position.step else 0
+        match judge(doing, others_wait, step_seconds, now, timeout, tries):
             case Hung(id, why):
                 log.warning("worker %d hangs: it %s", id, why)
                 self.part_with(id, why, Kind.HUNG)
-            case Stuck(why):
+            case Stuck(why) if not self.state.round_failed:
                 self.tell(events.Stalled(current.number, why))
 
     def _is_training(self, worker_id: int) -> bool:

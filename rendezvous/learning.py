@@ -103,11 +103,17 @@ def _parted(state: State, event: Parted, now: float, policy: Policy) -> State:
         return replace(state, cause=state.cause or left)
     if state.round_failed:
         return state
-    barren = state.barren_rounds + 1 if event.position in (None, began) else 0
-    if barren >= policy.max_barren_rounds:
-        return failed(state, f"{barren} rounds in a row failed at step {began.step + 1}: {event.error}")
+    state = count_barren(state, event.position not in (None, began), event.error, policy)
     cause = Cause(Kind.OTHER, f"a reduction failed on worker {worker.id}")
-    return replace(state, round_failed=True, barren_rounds=barren, cause=cause)
+    return replace(state, round_failed=True, cause=cause)
+
+
+def count_barren(state: State, got_further: bool, why: str, policy: Policy) -> State:
+    """Counts rounds in a row that have failed without a step and without a lost worker: they are not tried forever."""
+    barren = 0 if got_further else state.barren_rounds + 1
+    if state.round and barren >= policy.max_barren_rounds:
+        return failed(state, f"{barren} rounds in a row failed at step {state.round.position.step + 1}: {why}")
+    return replace(state, barren_rounds=barren)
 
 
 def _pairs(state: State, round: Round, id: int, addresses: tuple[str, ...]) -> frozenset[tuple[int, int]]:

@@ -33,7 +33,7 @@ from rendezvous.events import (
     Lost,
     StartWorker,
 )
-from rendezvous.learning import learn, lost
+from rendezvous.learning import count_barren, learn, lost
 from rendezvous.state import (
     Cause,
     Kind,
@@ -233,7 +233,7 @@ def _parting(state: State, now: float, policy: Policy) -> Decision:
     assert state.round is not None
     still = members(state)
     if not still:
-        return _without_culprits(replace(state, phase=Phase.GATHERING, round_failed=False, deadline=None))
+        return _without_culprits(replace(state, phase=Phase.GATHERING, round_failed=False, deadline=None), policy)
     if state.round_failed and state.deadline is None:
         deadline = now + policy.part_timeout
         return replace(state, deadline=deadline), [AbandonRound(state.round.number, still)]
@@ -243,12 +243,15 @@ def _parting(state: State, now: float, policy: Policy) -> Decision:
     return state, []
 
 
-def _without_culprits(state: State) -> Decision:
-    """Drops workers until every pair of those that are left can reach each other."""
+def _without_culprits(state: State, policy: Policy) -> Decision:
+    """After a round in which all waited for each other: drops workers until nobody left is unreachable."""
     drops: list[Effect] = []
-    if state.cause is None or state.cause.kind is not Kind.NETWORK:
+    if state.round is None or state.cause is None or state.cause.kind is not Kind.NETWORK:
         return state, drops
     pairs = {pair for pair in state.unreachable if set(pair) <= state.workers.keys()}
+    if not pairs:  # nobody knows why: the next round may wait for longer
+        got_further = any(_position(worker) > state.round.position for worker in state.workers.values())
+        return count_barren(state, got_further, state.cause.text, policy), drops
     while pairs:
         alike = [id for pair in pairs for id in pair]
         positions = {id: _position(state.workers[id]) for id in alike}
@@ -256,7 +259,7 @@ def _without_culprits(state: State) -> Decision:
         pairs = {pair for pair in pairs if worst not in pair}
         drops.append(Drop(worst, "cannot be reached by other workers"))
         cause = Cause(Kind.NETWORK, f"worker {worst} could not be reached by other workers")
-        state = replace(without(state, worst), cause=cause)
+        state = replace(without(state, worst), cause=cause, barren_rounds=0)
     return state, drops
 
 

@@ -15,7 +15,6 @@ from edl_allreduce.control import control_pb2 as pb
 SLACK = 5.0  # so many times longer than usual is too long
 UNKNOWN_SECONDS = 60.0  # too long for what has not been seen before, or keeps nobody waiting
 SYNCHRONIZE_SECONDS = 30.0
-JOIN_SECONDS = 5.0
 JOIN_SECONDS_PER_MEMBER = 0.02
 
 _WAITING = {
@@ -57,19 +56,23 @@ class Stuck:
 
 
 def judge(
-    members: Mapping[int, Doing], others_wait: bool, step_seconds: float, now: float, timeout: float
+    members: Mapping[int, Doing], others_wait: bool, step_seconds: float, now: float, timeout: float, tries: int = 0
 ) -> Hung | Stuck | None:
     """What is wrong with a round, if anything.
+
+    A slow network looks like a broken one. So whenever a round has been given up and the next one does not get further
+    either, that one is given twice the time.
 
     Args:
         members: those still in it.
         others_wait: whether some have left it already and wait for the next.
         step_seconds: how long a step usually takes; 0: not known.
         timeout: the least that is too long.
+        tries: how many rounds before this one have failed in a row without a step.
     """
     working = {id: doing for id, doing in members.items() if doing.activity not in _WAITING}
     if not working:
-        return _stuck(members, step_seconds, now, timeout) if members else None
+        return _stuck(members, step_seconds, now, timeout, tries) if members else None
     usual = max(doing.usual for doing in members.values())
     limit = max(timeout, SLACK * usual) if usual else max(timeout, UNKNOWN_SECONDS)
     if not others_wait and len(working) == len(members):
@@ -79,15 +82,15 @@ def judge(
     return Hung(id, f"{_DOING[worst.activity]} for {seconds:.1f} s") if seconds > limit else None
 
 
-def _stuck(members: Mapping[int, Doing], step_seconds: float, now: float, timeout: float) -> Stuck | None:
+def _stuck(members: Mapping[int, Doing], step_seconds: float, now: float, timeout: float, tries: int) -> Stuck | None:
     behind = min(members.values(), key=lambda doing: _ORDER.index(doing.activity))
     limits = {
-        pb.JOINING: max(timeout, JOIN_SECONDS) + JOIN_SECONDS_PER_MEMBER * len(members),
+        pb.JOINING: timeout + JOIN_SECONDS_PER_MEMBER * len(members),
         pb.SYNCHRONIZING: max(timeout, SYNCHRONIZE_SECONDS),
     }
     usual = max(timeout, SLACK * step_seconds) if step_seconds else max(timeout, UNKNOWN_SECONDS)
     seconds = now - max(doing.since for doing in members.values())
-    if seconds <= limits.get(behind.activity, usual):
+    if seconds <= limits.get(behind.activity, usual) * 2**tries:
         return None
     return Stuck(f"no worker could {_WAITING[behind.activity]} for {seconds:.1f} s")
 

@@ -453,6 +453,23 @@ def test_a_worker_that_several_cannot_reach_is_the_culprit() -> None:
     assert effects[0] == Drop(0, "cannot be reached by other workers")
 
 
+def test_a_network_of_which_nobody_knows_what_is_wrong_is_not_tried_for_ever() -> None:
+    state = on_network(0, 1)
+    began = Position(step=5, offset=320)
+    for number in (3, 4, 5):
+        assert state.phase is Phase.TRAINING and state.barren_rounds == number - 3
+        state, _ = decide(state, Stalled(number, "no worker could make the ring for 3.0 s"))
+        state, _ = decide(state, Parted(0, number, began, "severed"), Parted(1, number, began, "severed"))
+    assert state.phase is Phase.FAILED
+    assert state.verdict == "3 rounds in a row failed at step 6: no worker could make the ring for 3.0 s"
+
+
+def test_a_round_that_got_further_before_it_was_stuck_was_not_in_vain() -> None:
+    state, _ = decide(replace(on_network(0, 1), barren_rounds=2), Stalled(3, "stuck"))
+    state, _ = decide(state, Parted(0, 3, AT, "severed"), Parted(1, 3, AT, "severed"))
+    assert state.phase is Phase.TRAINING and state.barren_rounds == 0
+
+
 def test_an_address_that_members_share_accuses_nobody() -> None:
     state, _ = decide(training(0, 1, 2), Stalled(3, "stuck"), Parted(0, 3, AT, "broken", ("",)))
     assert state.unreachable == frozenset()

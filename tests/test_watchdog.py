@@ -47,11 +47,18 @@ def test_who_keeps_nobody_waiting_is_given_more_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("activity", "limit"), [(pb.REDUCING, 3.0), (pb.LEAVING_RING, 3.0), (pb.JOINING, 5.04), (pb.SYNCHRONIZING, 30.0)]
+    ("activity", "limit"), [(pb.REDUCING, 3.0), (pb.LEAVING_RING, 3.0), (pb.JOINING, 3.04), (pb.SYNCHRONIZING, 30.0)]
 )
 def test_all_that_wait_for_each_other_are_stuck(activity: pb.Activity.ValueType, limit: float) -> None:
     assert verdict((activity, 90.0), (activity, limit - 0.1)) is None  # the last one has just come
     assert isinstance(verdict((activity, 90.0), (activity, limit + 0.1)), Stuck)
+
+
+def test_a_network_that_is_only_slow_is_given_more_time_by_and_by() -> None:
+    doing = members((pb.REDUCING, 90.0), (pb.REDUCING, 20.0))
+    limits = [3.0 * 2**tries for tries in range(5)]
+    given_up = [judge(doing, False, 0.1, NOW, 3.0, tries) is not None for tries in range(5)]
+    assert given_up == [limit < 20.0 for limit in limits] == [True, True, True, False, False]
 
 
 def test_the_one_that_is_furthest_behind_says_what_is_stuck() -> None:
