@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 JOIN_LOOK_SECONDS = (
     0.01  # how often a ring that is severed while it is being made is looked at: no event tells of sockets
 )
-_TCP_ESTABLISHED = 1
+_TCP_ESTABLISHED, _TCP_SYN_SENT = 1, 2
 _RETRIES = 2  # so many of TCP's own without an answer are no accident
 
 
@@ -178,22 +178,30 @@ def _established(fd: int, name: str) -> bool:
 
 def _silent_peers(sockets: frozenset[tuple[int, str]]) -> set[str]:
     """The addresses of peers that do not answer: to connecting at all, or to several tries of TCP's."""
-    silent = set()
-    descriptors = dict(sockets)
-    for connection in psutil.Process().net_connections("tcp"):
-        if connection.fd in descriptors and connection.raddr:
-            connecting = connection.status == psutil.CONN_SYN_SENT
-            if connecting or _retransmits(connection.fd, descriptors[connection.fd]) >= _RETRIES:
-                silent.add(connection.raddr.ip.removeprefix("::ffff:"))
-    return silent
+    silent, connecting = set(), set()
+    for fd, name in sockets:
+        with _handle(fd, name) as handle, contextlib.suppress(OSError):
+            if handle is None or handle.family not in (socket.AF_INET, socket.AF_INET6):
+                continue
+            # struct tcp_info of <linux/tcp.h> begins with state, ca_state and retransmits, one byte each.
+            state, _, retransmits = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 3)
+            if state == _TCP_SYN_SENT:
+                connecting.add(fd)
+            elif retransmits >= _RETRIES:
+                silent.add(_plain(handle.getpeername()[0]))
+    return silent | _wanted_peers(connecting)
 
 
-def _retransmits(fd: int, name: str) -> int:
-    with _handle(fd, name) as handle:
-        if handle is None:
-            return 0
-        # struct tcp_info of <linux/tcp.h> begins with state, ca_state and retransmits, one byte each.
-        return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 3)[2]
+def _wanted_peers(connecting: set[int]) -> set[str]:
+    """The addresses that sockets which are not connected yet try to reach; the socket itself does not tell them."""
+    if not connecting:
+        return set()  # the list of all connections of this machine may be long
+    connections = psutil.Process().net_connections("tcp")
+    return {_plain(each.raddr.ip) for each in connections if each.fd in connecting and each.raddr}
+
+
+def _plain(address: str) -> str:
+    return address.removeprefix("::ffff:")
 
 
 def _interface_of(address: str) -> str:
