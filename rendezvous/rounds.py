@@ -168,7 +168,8 @@ def _recovering(state: State, now: float, policy: Policy) -> Decision:
         return replace(state, phase=Phase.GATHERING, round_failed=False, cause=state.cause or restart), []
     intact = len(members(state)) == len(belong) and not state.round_failed
     cause = None if intact else state.cause or restart
-    return replace(state, phase=Phase.TRAINING, round_failed=not intact, cause=cause), []
+    due = _next_checkpoint(now, policy)
+    return replace(state, phase=Phase.TRAINING, round_failed=not intact, cause=cause, checkpoint_due=due), []
 
 
 def _gathering(state: State, now: float, policy: Policy) -> Decision:
@@ -187,7 +188,7 @@ def _gathering(state: State, now: float, policy: Policy) -> Decision:
         return put(state, chosen), [AskToRestore(chosen.id)]
     new = _form(state, waiting, furthest or Position())
     training = {id: replace(state.workers[id], state=WorkerState.TRAINING, since=now) for id in new.members}
-    due = now + policy.checkpoint_secs if policy.checkpoint_secs else None
+    due = _next_checkpoint(now, policy)
     state = replace(
         state,
         workers=state.workers | training,
@@ -321,6 +322,10 @@ def _form(state: State, waiting: list[Worker], position: Position) -> Round:
         synchronize=any(worker.position != position for worker in ranked),
         cause=cause,
     )
+
+
+def _next_checkpoint(now: float, policy: Policy) -> float | None:
+    return now + policy.checkpoint_secs if policy.checkpoint_secs else None
 
 
 def _unsaved(state: State, position: Position) -> bool:

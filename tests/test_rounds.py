@@ -542,6 +542,13 @@ def test_a_round_goes_on_undisturbed_under_another_coordinator() -> None:
     assert isinstance(effects[-1], BeginRound) and effects[-1].round.number == 4
 
 
+def test_checkpoints_go_on_under_another_coordinator() -> None:
+    state, _ = decide(unheard(0), Greeted(0, "host", "", still_training(0)), policy=SAVING)
+    assert rounds.next_deadline(state, SAVING) == 160.0
+    _, effects = decide(state, Tick(), now=160.0, policy=SAVING)
+    assert effects == [AskToCheckpoint(0)]
+
+
 def test_a_member_that_died_with_the_coordinator_ends_the_round() -> None:
     state, effects = decide(unheard(0, target=2), Greeted(0, "host", "", still_training(0, 1)))
     assert effects == [StartWorker(10), AbandonRound(3, (0,))] or effects == [AbandonRound(3, (0,))]
