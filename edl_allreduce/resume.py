@@ -22,8 +22,6 @@ def checkpoint_to_resume(spec: JobSpec, newest: Checkpoint | None) -> Checkpoint
         UsageError: there is none although there must be, or it is another training's.
     """
     output, resume = spec.output.output, spec.output.resume
-    if resume == "never":
-        return None
     if newest is None:
         if resume == "must":
             raise UsageError(f"--resume=must: there is no complete checkpoint in {output}; --resume=auto starts anew")

@@ -68,7 +68,7 @@ def check_data(pattern: str) -> None:
 
 
 def check_output(output: OutputSpec) -> None:
-    """Refuses an output with more in it than checkpoints, unless it is to be replaced, and one that cannot be written."""
+    """Refuses an output with more in it than checkpoints, unless that is to be replaced, and one not to be written to."""
     from edl_allreduce import bundle, checkpoint, storage
 
     url = output.output
@@ -92,7 +92,8 @@ def check_resume(job: JobSpec) -> None:
     from edl_allreduce import checkpoint
     from edl_allreduce.resume import checkpoint_to_resume
 
-    checkpoint_to_resume(job, checkpoint.newest(job.output.output))
+    if job.output.resume != "never":  # then what is there need not even be understood
+        checkpoint_to_resume(job, checkpoint.newest(job.output.output))
 
 
 def check_packages(installed: Callable[[str], bool]) -> None:

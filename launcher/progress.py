@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ def ending(status: Status, output: str, logs: Path) -> list[str]:
     if status.phase == "done":
         epochs = _count(status.num_epochs, "epoch")
         return [
-            f"trained {epochs}, {steps}; the last loss is {status.loss:.4g}",
+            f"trained {epochs}, {steps}{'' if math.isnan(status.loss) else f'; the last loss is {status.loss:.4g}'}",
             *_where_time_went(status),
             f"model in {output}, logs in {logs}",
         ]

@@ -99,13 +99,10 @@ async def _run(spec: JobSpec, folder: JobFolder, restarts: int) -> int:
 
 def _newest_checkpoint(spec: JobSpec, restarts: int) -> Checkpoint | None:
     """The checkpoint to go on from; a coordinator that takes over goes on with its own job's, whatever was asked."""
-    newest = checkpoint.newest(spec.output.output)
-    if restarts:
-        return newest
-    chosen = checkpoint_to_resume(spec, newest)
-    if newest and not chosen:
+    if not restarts and spec.output.resume == "never":
         checkpoint.remove_all(spec.output.output)
-    return chosen
+    newest = checkpoint.newest(spec.output.output)
+    return newest if restarts else checkpoint_to_resume(spec, newest)
 
 
 def _dataset(spec: JobSpec, folder: JobFolder, newest: Checkpoint | None) -> Dataset:

@@ -300,6 +300,7 @@ class Worker:
         self._become("exporting")
         self._checkpointer.wait(self._spec.elastic.prepare_timeout)
         output = self._spec.output
+        checkpoint.prune(output.output, keep=1)  # the trained model may need the room
         trained_model.write(self._training.model, self._spec, output.output, overwrite=output.overwrite, job=self._job)
         checkpoint.remove_all(output.output)
         self._become("exported")
