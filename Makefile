@@ -1,6 +1,6 @@
 # The README's two commands (demo, test) and the project's habits; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type bench clean
+.PHONY: help demo test lint type chaos bench clean
 .NOTPARALLEL:
 
 VENV ?= .venv
@@ -28,6 +28,11 @@ lint: $(VENV)/.dev ## style and format (ruff), layers (import-linter)
 
 type: $(VENV)/.dev ## types (mypy --strict)
 	@$(PY) -m mypy
+
+FAULTS = 200
+
+chaos: $(VENV)/.dev $(DIGITS)/.made ## a storm of FAULTS=200 over a real job, by SEED=…, and the proof that nothing was lost (half an hour)
+	@$(PY) -m tests.chaos --faults=$(FAULTS) $(SEED:%=--seed=%) --data='$(DIGITS)/train/*.recordio'
 
 bench: $(VENV)/.dev $(DIGITS)/.made ## the measurements of benchmarks/, one after the other
 	@ls benchmarks/*.py >/dev/null

@@ -16,7 +16,7 @@ import pytest
 
 from edl_allreduce.worker.audit import attempts, consumed
 from tests.chaos import vitals
-from tests.chaos.plan import DECK, MAX_WORKERS, Kind, When, epochs, storm
+from tests.chaos.plan import DECK, SIZES, Kind, When, epochs, storm
 from tests.chaos.run import Lines
 from tests.chaos.verdict import Evidence, judge
 from tests.jobs import BATCH, REPOSITORY, left_over
@@ -35,7 +35,7 @@ def test_a_storm_has_everything_and_is_possible(seed: int) -> None:
     assert {fault.kind for fault in faults} == set(DECK) and {fault.when for fault in faults} == set(When)
     before = None
     for fault in faults:
-        assert 1 <= fault.target <= MAX_WORKERS
+        assert fault.target in SIZES
         assert fault.kind is not Kind.HANG or fault.target > 1
         if fault.when in (When.AT_ONCE, When.ROUND):
             assert before and before.kind.reforms

@@ -63,12 +63,12 @@ def carry_out(fault: Fault, lab: Lab) -> Done:
     return _ACTIONS[fault.kind](fault, lab)
 
 
-def _signal(number: int, choose: Callable[[Fault, dict[int, int]], list[int]]) -> Callable[[Fault, Lab], Done]:
+def _signal(number: int, choose: Callable[[Fault, Run, dict[int, int]], list[int]]) -> Callable[[Fault, Lab], Done]:
     """Sends a signal to some members of the newest round."""
 
     def act(fault: Fault, lab: Lab) -> Done:
         members = lab.run.living_members()
-        chosen = choose(fault, members) if members else []
+        chosen = choose(fault, lab.run, members) if members else []
         for id in chosen:
             send(members[id], number)
         return Done(f"{signal.Signals(number).name} to {_named(chosen)} of {lab.run.members}", frozenset(chosen))
@@ -76,15 +76,16 @@ def _signal(number: int, choose: Callable[[Fault, dict[int, int]], list[int]]) -
     return act
 
 
-def _one(fault: Fault, members: dict[int, int]) -> list[int]:
+def _one(fault: Fault, run: Run, members: dict[int, int]) -> list[int]:
     return [picked(fault, list(members))]
 
 
-def _root(fault: Fault, members: dict[int, int]) -> list[int]:
-    return [next(iter(members))]
+def _root(fault: Fault, run: Run, members: dict[int, int]) -> list[int]:
+    """Rank 0, or who writes the trained model."""
+    return [run.exporting if run.exporting in members else next(iter(members))]
 
 
-def _several(fault: Fault, members: dict[int, int]) -> list[int]:
+def _several(fault: Fault, run: Run, members: dict[int, int]) -> list[int]:
     """At least two, where there are two; one is left, where there are three."""
     most = max(2, len(members) - 1)
     number = min(len(members), 2 + int(fault.amount * (most - 1)))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-MAX_WORKERS = 4
+SIZES = (1, 2, 2, 3, 3, 4, 4)  # of jobs: one worker alone is rare, it has nobody to go on with
 STEPS_PER_FAULT = 70  # so long is the job
 PACES = (0.0, 0.01, 0.03, 0.1)  # seconds that a step takes longer
 
@@ -63,6 +63,11 @@ class When(str, Enum):
     LAST = "the last step of the job began"
     EXPORT = "the trained model is being written"
 
+    @property
+    def waits(self) -> bool:
+        """Whether the job steps again first, after the fault before."""
+        return self not in (When.AT_ONCE, When.ROUND, When.EXPORT)
+
 
 DELAYS = {
     When.LATER: 3.0,
@@ -71,7 +76,7 @@ DELAYS = {
     When.CHECKPOINT: 0.01,
     When.EPOCH: 0.1,
     When.LAST: 0.1,
-    When.EXPORT: 0.5,
+    When.EXPORT: 0.3,
 }
 """The longest delay after each, in seconds."""
 
@@ -181,7 +186,7 @@ def _fault(chance: random.Random, kind: Kind, when: When, target: int) -> Fault:
 def _amount(chance: random.Random, kind: Kind, target: int) -> float:
     match kind:
         case Kind.SCALE:
-            return chance.choice([number for number in range(1, MAX_WORKERS + 1) if number != target])
+            return chance.choice([number for number in SIZES if number != target])
         case Kind.PAUSE:
             return round(chance.choice((chance.uniform(0.1, 2.0), chance.uniform(2.5, 5.0))), 3)
         case Kind.FULL_DISK:

@@ -62,7 +62,7 @@ class Storm:
                 if not self._moment(fault):
                     break
                 awaited.append(self._strike(fault))
-                if not after or after.when not in (When.AT_ONCE, When.ROUND):
+                if not after or after.when.waits:
                     self._see_it_step(fault, awaited)
                     awaited = []
             self._hurry()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from edl_allreduce.errors import EdlError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.worker.audit import attempts, consumed
 from tests.chaos import vitals
 from tests.chaos.plan import Kind
 from tests.chaos.run import Lines
-from tests.jobs import left_over
+from tests.jobs import REPOSITORY, left_over
 
 LOSS_TOLERANCE = 1e-4  # relative; what float sums differ by is less than 1e-5
 UNTOLD = 40  # steps per fault that kills all who could tell
@@ -93,15 +94,14 @@ def judge(evidence: Evidence) -> Iterator[Row]:
 
 
 def _done(evidence: Evidence) -> Iterator[Row]:
-    from edl_allreduce import trained_model
-
-    try:
-        loaded = trained_model.load(str(evidence.output))
-        told = f"loads, {loaded.model.count_params()} parameters"
-    except EdlError as error:
-        loaded, told = None, str(error)
+    load = "import sys; from edl_allreduce import trained_model as t; print(t.load(sys.argv[1]).model.count_params())"
+    loaded = subprocess.run(
+        [sys.executable, "-c", load, str(evidence.output)], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    good = loaded.returncode == 0
+    told = f"loads, {loaded.stdout.strip()} parameters" if good else loaded.stderr.strip().splitlines()[-1]
     killed = evidence.kinds[-1:] == [Kind.KILL_EVERYTHING]  # the job was done before
-    yield Row(loaded is not None and (evidence.exit_code == 0 or killed), "trained model", told)
+    yield Row(good and (evidence.exit_code == 0 or killed), "trained model", told)
 
 
 def _each_record_once(evidence: Evidence) -> Iterator[Row]:
