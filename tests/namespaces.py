@@ -43,11 +43,17 @@ def why_not() -> str | None:
         return "namespaces are made by root"
     if missing := [tool for tool in ("ip", "nft") if not shutil.which(tool)]:
         return f"not installed: {', '.join(missing)} (Debian packages iproute2, nftables)"
+    probe = f"edl-{os.getpid()}-probe"
     try:
-        with network(1):
-            return None
+        _run("ip", "netns", "add", probe)
+        try:
+            _run("ip", "netns", "exec", probe, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+            _run("ip", "netns", "exec", probe, "nft", "-f", "-", text=_RULES)
+        finally:
+            _run("ip", "netns", "delete", probe)
     except subprocess.CalledProcessError as error:
         return f"namespaces cannot be made here: {' '.join(error.cmd)}: {error.stderr.strip()}"
+    return None
 
 
 @contextlib.contextmanager
@@ -57,18 +63,15 @@ def network(size: int) -> Iterator[Network]:
     Raises:
         subprocess.CalledProcessError: this system does not allow it, or lacks something.
     """
-    for name in _namespaces():
-        owner = re.fullmatch(r"edl-(\d+)-\w+", name)
-        if owner and not Path("/proc", owner[1]).exists():
-            _remove(name)
+    for owner in {int(found[1]) for name in _namespaces() if (found := re.match(r"edl-(\d+)-", name))}:
+        if not Path(f"/proc/{owner}").exists():
+            _remove(f"edl-{owner}")
     made = Network(f"edl-{os.getpid()}", size)
     try:
         made.build()
         yield made
     finally:
-        for name in _namespaces():
-            if name.startswith(f"{made.name}-"):
-                _remove(name)
+        _remove(made.name)
 
 
 class Network:
@@ -90,7 +93,7 @@ class Network:
         _run("ip", "netns", "add", switch)
         self._in(switch, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
         self._nft(_RULES)
-        outside = self.name.replace("-", "")
+        outside = _outside(self.name)
         _run("ip", "link", "add", outside, "type", "veth", "peer", "name", "coordinator", "netns", switch)
         self._connect([], outside, "coordinator", COORDINATOR)
         for place in range(self._size):
@@ -164,12 +167,21 @@ def _namespaces() -> list[str]:
     return sorted(os.listdir(_NAMESPACES)) if _NAMESPACES.is_dir() else []
 
 
-def _remove(namespace: str) -> None:
-    """Ends what runs in a namespace, and removes it with its interfaces."""
-    for pid in _run("ip", "netns", "pids", namespace).split():
+def _outside(name: str) -> str:
+    """The interface of this machine itself."""
+    return name.replace("-", "")
+
+
+def _remove(name: str) -> None:
+    """Ends what runs in the namespaces whose names begin so, and removes them with their interfaces."""
+    for pid in processes_in(name):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
-    _run("ip", "netns", "delete", namespace)
+            os.kill(pid, signal.SIGKILL)
+    if Path("/sys/class/net", _outside(name)).exists():
+        _run("ip", "link", "delete", _outside(name))  # at once: a namespace's own go some time after it
+    for each in _namespaces():
+        if each.startswith(f"{name}-"):
+            _run("ip", "netns", "delete", each)
 
 
 def _free_prefix() -> str:

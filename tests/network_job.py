@@ -93,10 +93,11 @@ class Provisioner:
 
     async def close(self, grace_seconds: float) -> None:
         """Returns when every worker has ended."""
-        await asyncio.wait(self._ends.values(), timeout=grace_seconds)
+        if grace_seconds:
+            await asyncio.wait(self._ends.values(), timeout=grace_seconds)
         for worker in self.workers.values():
             worker.kill()
-        await asyncio.wait(self._ends.values(), timeout=grace_seconds)
+        await asyncio.wait(self._ends.values(), timeout=PATIENCE_SECONDS)
 
 
 class ObservedCoordinator(Coordinator):
