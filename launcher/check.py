@@ -68,7 +68,7 @@ def check_data(pattern: str) -> None:
 
 
 def check_output(output: OutputSpec) -> None:
-    """Refuses an output with more in it than checkpoints, unless that is to be replaced, and one not to be written to."""
+    """Refuses an output with more than checkpoints in it, unless it is to be replaced, or that cannot be written."""
     from edl_allreduce import bundle, checkpoint, storage
 
     url = output.output
