@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from edl_allreduce.job_folder import JobFolder
+from edl_allreduce.processes import command_line
 from tests.jobs import REPOSITORY
 
 AUDIT_TAIL = 1 << 14  # bytes; more than two lines
@@ -138,11 +139,11 @@ class Run:
 
     def coordinator(self) -> int | None:
         """Its process, if there is one just now."""
-        with contextlib.suppress(psutil.Error, FileNotFoundError):
-            for child in psutil.Process(self.supervisor()).children():
-                if "rendezvous" in child.cmdline() and alive(child.pid):
-                    return child.pid
-        return None
+        try:
+            children = psutil.Process(self.supervisor()).children()
+        except (psutil.Error, FileNotFoundError):
+            return None
+        return next((child.pid for child in children if "rendezvous" in command_line(child.pid)), None)
 
     def begun_step(self) -> int:
         """The newest step that the newest round's rank 0 has begun; 0: none."""
