@@ -100,11 +100,11 @@ def _parted(state: State, event: Parted, now: float, policy: Policy) -> State:
     state = replace(_reached(put(state, worker), event.position), unreachable=state.unreachable | unreachable)
     if event.error is None:
         left = Cause(Kind.LEFT, f"worker {worker.id} left", worker.id) if worker.leaving else None
-        return replace(state, cause=state.cause or left)
+        return replace(state, cause=state.cause or left, barren_rounds=0)
     if state.round_failed:
         return state
     state = count_barren(state, event.position not in (None, began), event.error, policy)
-    cause = Cause(Kind.OTHER, f"a reduction failed on worker {worker.id}")
+    cause = Cause(Kind.OTHER, f"a reduction failed on worker {worker.id}", worker.id)
     return replace(state, round_failed=True, cause=cause)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from edl_allreduce.position import Position
+from rendezvous.culprits import without_culprits
 from rendezvous.events import (
     AbandonRound,
     AskToCheckpoint,
@@ -33,7 +34,7 @@ from rendezvous.events import (
     Lost,
     StartWorker,
 )
-from rendezvous.learning import count_barren, learn, lost
+from rendezvous.learning import learn, lost
 from rendezvous.state import (
     Cause,
     Kind,
@@ -234,7 +235,7 @@ def _parting(state: State, now: float, policy: Policy) -> Decision:
     assert state.round is not None
     still = members(state)
     if not still:
-        return _without_culprits(replace(state, phase=Phase.GATHERING, round_failed=False, deadline=None), policy)
+        return without_culprits(replace(state, phase=Phase.GATHERING, round_failed=False, deadline=None), policy)
     if state.round_failed and state.deadline is None:
         deadline = now + policy.part_timeout
         return replace(state, deadline=deadline), [AbandonRound(state.round.number, still)]
@@ -242,26 +243,6 @@ def _parting(state: State, now: float, policy: Policy) -> Decision:
         why = f"did not part within {policy.part_timeout:g} s"
         return without(state, *still), [Drop(id, why) for id in still]
     return state, []
-
-
-def _without_culprits(state: State, policy: Policy) -> Decision:
-    """After a round in which all waited for each other: drops workers until nobody left is unreachable."""
-    drops: list[Effect] = []
-    if state.round is None or state.cause is None or state.cause.kind is not Kind.NETWORK:
-        return state, drops
-    pairs = {pair for pair in state.unreachable if set(pair) <= state.workers.keys()}
-    if not pairs:  # nobody knows why: the next round may wait for longer
-        got_further = any(_position(worker) > state.round.position for worker in state.workers.values())
-        return count_barren(state, got_further, state.cause.text, policy), drops
-    while pairs:
-        alike = [id for pair in pairs for id in pair]
-        positions = {id: _position(state.workers[id]) for id in alike}
-        worst = min(alike, key=lambda id: (-alike.count(id), positions[id], -id))
-        pairs = {pair for pair in pairs if worst not in pair}
-        drops.append(Drop(worst, "cannot be reached by other workers"))
-        cause = Cause(Kind.NETWORK, f"worker {worst} could not be reached by other workers")
-        state = replace(without(state, worst), cause=cause, barren_rounds=0)
-    return state, drops
 
 
 def _exporting(state: State, now: float, policy: Policy) -> Decision:

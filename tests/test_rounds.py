@@ -441,7 +441,7 @@ def test_of_two_that_cannot_reach_each_other_the_younger_is_replaced() -> None:
     state, _ = decide(on_network(0, 1, 2), Stalled(3, "stuck"))
     state, _ = decide(state, Parted(0, 3, AT, "broken"), Parted(1, 3, AT, "broken", ("10.0.0.2",)))
     state, effects = decide(state, Parted(2, 3, AT, "broken", ("10.0.0.1",)))
-    assert effects[0] == Drop(2, "cannot be reached by other workers") and effects[1] == StartWorker(10)
+    assert effects[0] == Drop(2, "could not be reached by other workers") and effects[1] == StartWorker(10)
     assert isinstance(effects[2], BeginRound) and effects[2].round.members == (0, 1)
     assert effects[2].round.cause.kind is Kind.NETWORK
 
@@ -450,7 +450,7 @@ def test_a_worker_that_several_cannot_reach_is_the_culprit() -> None:
     state, _ = decide(on_network(0, 1, 2), Stalled(3, "stuck"), Parted(0, 3, AT, "broken"))
     state, _ = decide(state, Parted(1, 3, AT, "broken", ("10.0.0.0",)))
     _, effects = decide(state, Parted(2, 3, AT, "broken", ("10.0.0.0",)))
-    assert effects[0] == Drop(0, "cannot be reached by other workers")
+    assert effects[0] == Drop(0, "could not be reached by other workers")
 
 
 def test_a_network_of_which_nobody_knows_what_is_wrong_is_not_tried_for_ever() -> None:
@@ -468,6 +468,52 @@ def test_a_round_that_got_further_before_it_was_stuck_was_not_in_vain() -> None:
     state, _ = decide(replace(on_network(0, 1), barren_rounds=2), Stalled(3, "stuck"))
     state, _ = decide(state, Parted(0, 3, AT, "severed"), Parted(1, 3, AT, "severed"))
     assert state.phase is Phase.TRAINING and state.barren_rounds == 0
+
+
+LENIENT = replace(POLICY, max_barren_rounds=5)
+
+
+def fails_at_once(state: State, first: int, *others: int) -> tuple[State, list[Effect]]:
+    """The state after a round that failed without a step on `first`, then on the others."""
+    assert state.round
+    number, began = state.round.number, state.round.position
+    for id in (first, *others):
+        position = None if state.workers[id].position is None else began
+        state, effects = decide(state, Parted(id, number, position, "refused"), policy=LENIENT)
+    return state, effects
+
+
+def test_who_fails_first_in_round_after_round_is_dropped() -> None:
+    state = training(0, 1, 2)
+    for first in (1, 0):
+        state, effects = fails_at_once(state, first, *{0, 1, 2} - {first})
+        assert len(effects) == 1
+    state, effects = fails_at_once(state, 1, 0, 2)
+    assert effects[0] == Drop(1, "was refused, or refused others, in 3 rounds in a row")
+    assert state.round and state.round.members == (0, 2) and state.round.cause.kind is Kind.NETWORK
+    at = Position(step=9, offset=576)
+    state, _ = decide(state, Parted(0, 6, at), Parted(2, 6, at), policy=LENIENT)
+    assert state.barren_rounds == 0
+
+
+def test_the_only_one_with_the_weights_is_not_dropped_on_suspicion() -> None:
+    newcomers = [replace(worker, position=None) for worker in training(1, 2).workers.values()]
+    state = training(0, 1, 2)
+    state = replace(state, workers=state.workers | {each.id: each for each in newcomers}, barren_rounds=2)
+    _, effects = fails_at_once(state, 0, 1, 2)
+    assert isinstance(effects[0], Drop) and effects[0].id == 2
+
+
+def test_when_it_was_not_the_suspect_the_job_ends() -> None:
+    state, _ = fails_at_once(replace(training(0, 1, 2), barren_rounds=2), 1, 0, 2)
+    state, _ = fails_at_once(state, 0, 2)
+    state, effects = fails_at_once(state, 0)
+    assert state.phase is Phase.FAILED and effects == [EndJob()]
+
+
+def test_one_that_is_alone_is_no_suspect() -> None:
+    state, [begin] = fails_at_once(replace(training(0), barren_rounds=2), 0)
+    assert isinstance(begin, BeginRound) and state.barren_rounds == 3
 
 
 def test_an_address_that_members_share_accuses_nobody() -> None:

@@ -1,0 +1,58 @@
+"""Decides who is dropped after a round that failed though no member was lost: the network between some is broken.
+
+Members tell from whom no answer has come (packets are dropped somewhere), which says enough. When connections are
+refused instead (a firewall that rejects), all that is known is on whom the round failed first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edl_allreduce.position import Position
+from rendezvous.events import Drop, Effect
+from rendezvous.learning import count_barren
+from rendezvous.state import Cause, Kind, Policy, State, ready, without
+
+SUSPECT_ROUNDS = 3  # so many in a row that fail at once are no accident
+
+Decision = tuple[State, list[Effect]]
+
+
+def without_culprits(state: State, policy: Policy) -> Decision:
+    """The state with which the next round is formed, once all members have parted."""
+    if state.round is None or state.cause is None:
+        return state, []
+    if state.cause.kind is Kind.OTHER and state.barren_rounds == SUSPECT_ROUNDS:
+        return _without_suspect(state, state.cause)
+    if state.cause.kind is not Kind.NETWORK:
+        return state, []
+    pairs = {pair for pair in state.unreachable if set(pair) <= state.workers.keys()}
+    if not pairs:  # nobody knows why: the next round may wait for longer
+        got_further = any(_position(state, id) > state.round.position for id in state.workers)
+        return count_barren(state, got_further, state.cause.text, policy), []
+    drops: list[Effect] = []
+    while pairs:
+        alike = [id for pair in pairs for id in pair]
+        worst = min(alike, key=lambda id: (-alike.count(id), _position(state, id), -id))
+        pairs = {pair for pair in pairs if worst not in pair}
+        state, [drop] = _drop(state, worst, "could not be reached by other workers")
+        drops.append(drop)
+    return replace(state, barren_rounds=0), drops
+
+
+def _without_suspect(state: State, cause: Cause) -> Decision:
+    """Drops the one on whom the round failed first; if nobody else has its weights, the youngest other one."""
+    others = [worker.id for worker in ready(state) if worker.id != cause.worker]
+    if cause.worker not in state.workers or not others:
+        return state, []
+    kept = max(_position(state, id) for id in others)
+    suspect = cause.worker if kept >= _position(state, cause.worker) else max(others)
+    return _drop(state, suspect, f"was refused, or refused others, in {state.barren_rounds} rounds in a row")
+
+
+def _drop(state: State, id: int, why: str) -> Decision:
+    return replace(without(state, id), cause=Cause(Kind.NETWORK, f"worker {id} {why}")), [Drop(id, why)]
+
+
+def _position(state: State, id: int) -> Position:
+    return state.workers[id].position or Position()
