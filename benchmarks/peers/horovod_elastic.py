@@ -38,13 +38,7 @@ class OptimizerVariables:
 
 def main() -> None:
     """Trains."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True, help="images and labels, as .npz")
-    parser.add_argument("--stamps", required=True, help="folder in which every step's end is noted")
-    parser.add_argument("--batch", type=int, required=True, help="records per step of all workers")
-    parser.add_argument("--commit_steps", type=int, required=True, help="the state is committed every so many steps")
-    parser.add_argument("--learning_rate", type=float, required=True)
-    arguments = parser.parse_args()
+    arguments = _arguments()
     with np.load(arguments.data) as data:
         images, labels = data["images"], data["labels"]
     hvd.init()
@@ -87,6 +81,16 @@ def main() -> None:
         step=0,
     )
     hvd.elastic.run(train)(state)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, help="images and labels, as .npz")
+    parser.add_argument("--stamps", required=True, help="folder in which every step's end is noted")
+    parser.add_argument("--batch", type=int, required=True, help="records per step of all workers")
+    parser.add_argument("--commit_steps", type=int, required=True, help="the state is committed every so many steps")
+    parser.add_argument("--learning_rate", type=float, required=True)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

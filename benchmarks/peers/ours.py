@@ -31,7 +31,7 @@ class Stamped(Classifier):
         return StampingAdam(Stamper(self.stamps), self.learning_rate)
 
 
-class StampingAdam(keras.optimizers.Adam):  # type: ignore[misc] - Keras is untyped
+class StampingAdam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras is untyped
     """Adam that tells a stamper of each step as soon as it is applied."""
 
     def __init__(self, stamper: Stamper, learning_rate: float) -> None:

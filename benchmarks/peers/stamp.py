@@ -19,8 +19,8 @@ class Stamper:
     """
 
     def __init__(self, folder: str) -> None:
-        self._file = open(Path(folder, str(os.getpid())), "ab", buffering=0)  # noqa: SIM115 - as long as the process
+        self._file = os.open(Path(folder, str(os.getpid())), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def __call__(self, step: int, ring: int = 0) -> None:
         """This process has just finished a step."""
-        self._file.write(b"%.6f %d %d\n" % (time.monotonic(), step, ring))
+        os.write(self._file, b"%.6f %d %d\n" % (time.monotonic(), step, ring))
