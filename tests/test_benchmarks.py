@@ -13,11 +13,9 @@ from math import inf
 from pathlib import Path
 from random import Random
 
-import psutil
 import pytest
 
 from benchmarks.elasticity import figures, history, horovod_elastic, torchrun
-from benchmarks.elasticity.family import Family
 from benchmarks.elasticity.figures import HOROVOD, NEXT_STEP, OURS, REPEATED, Measurement
 from benchmarks.elasticity.settings import next_of, order_of
 from benchmarks.elasticity.stamps import (
@@ -31,6 +29,7 @@ from benchmarks.elasticity.stamps import (
     within,
 )
 from benchmarks.peers.stamp import Stamper
+from edl_allreduce.processes import kinship_of
 from tests.jobs import REPOSITORY, left_over
 
 FAULT = 10.0
@@ -137,15 +136,35 @@ def test_the_table_puts_systems_side_by_side() -> None:
     assert figures.summarize([]) is None and figures.shown(inf, NEXT_STEP, 60) == "> 60"
 
 
-def test_nothing_is_left_of_what_others_start(tmp_path: Path) -> None:
-    family = Family(tmp_path / "log")
-    grandchild = f"setsid sh -c 'touch {tmp_path}/$$; sleep 1000'"
-    family.start(["/bin/sh", "-c", f"({grandchild} & sleep 1000) & wait"], {})
-    assert family.alive()
-    pid = int(until(lambda: next(iter(tmp_path.glob("[0-9]*")), None), 10, "its number").name)
-    family.end()
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    assert not family.alive()
+STARTS_A_FAMILY = """
+import sys
+from pathlib import Path
+from benchmarks.elasticity.family import Family
+folder = Path(sys.argv[1])
+family = Family(folder / "log")
+family.start(["/bin/sh", "-c", f"(setsid sh -c 'touch {folder}/$$; sleep 1000' & sleep 1000) & wait"], {})
+sys.stdin.read()
+assert family.alive()
+family.end()
+assert not family.alive()
+"""
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_nothing_is_left_of_what_others_start(kill: bool, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STARTS_A_FAMILY, str(tmp_path)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE) as process:
+        pid = int(until(lambda: next(iter(tmp_path.glob("[0-9]*")), None), 20, "its number").name)
+        if kill:
+            process.kill()
+        process.communicate(timeout=20)
+    assert process.returncode == (-signal.SIGKILL if kill else 0)
+    until(lambda: None if runs(pid) else True, 10, "the end of the grandchild")
+
+
+def runs(pid: int) -> bool:
+    kinship = kinship_of(pid)
+    return kinship is not None and not kinship.zombie
 
 
 def test_what_is_not_installed_is_said() -> None:

@@ -1,4 +1,8 @@
-"""Starts commands of others so that none of their processes is left behind, whatever sessions and groups they make."""
+"""Starts commands of others so that none of their processes is left behind, whatever sessions and groups they make.
+
+A guardian, `python -m benchmarks.elasticity.family MARK`, waits for the end of its standard input, which comes however
+the benchmark ends, and then kills every process that has inherited the mark.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 import secrets
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +34,12 @@ class Family:
     def __init__(self, log: Path) -> None:
         self._mark, self._log = secrets.token_hex(8), log
         self._started: list[subprocess.Popen[bytes]] = []
+        self._guardian = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.elasticity.family", self._mark],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     def start(self, command: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Starts a command in the repository's folder, with these variables besides our own."""
@@ -54,16 +65,27 @@ class Family:
         self._started.remove(process)
 
     def end(self) -> None:
-        """Kills all processes; returns when none is left."""
-        deadline = time.monotonic() + END_SECONDS
-        while (left := self._members()) and time.monotonic() < deadline:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(LOOK_SECONDS)  # most of them are not our children: there is no event to await
+        """Returns when none of the processes is left."""
+        self._guardian.communicate()
         for process in self._started:
             process.wait()
 
-    def _members(self) -> list[int]:
-        mine = [pid for pid in pids() if environment(pid).get(MARK) == self._mark]
-        return [pid for pid in mine if (kinship := kinship_of(pid)) and not kinship.zombie]
+
+def kill_all(mark: str) -> None:
+    """Kills every process with a mark; returns when there is none any more, or after some seconds."""
+    deadline = time.monotonic() + END_SECONDS
+    while (left := _marked(mark)) and time.monotonic() < deadline:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(LOOK_SECONDS)  # they are not our children: there is no event to await
+
+
+def _marked(mark: str) -> list[int]:
+    found = [pid for pid in pids() if environment(pid).get(MARK) == mark]
+    return [pid for pid in found if (kinship := kinship_of(pid)) and not kinship.zombie]
+
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    kill_all(sys.argv[1])

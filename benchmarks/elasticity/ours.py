@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ class OurJob:
     def __exit__(self, *_: object) -> None:
         self._job.stop()
 
-    def measure(self) -> Iterator[Measurement]:
+    def measure(self) -> Generator[Measurement, None, None]:
         """Inflicts one fault after the other, and says what each has cost."""
         order = order_of(self._settings.kinds, self._settings.repeats, self._chance)
         self._settle(self._settings.workers, 0)

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,7 +166,7 @@ class Peer:
     about: str
 
 
-def measure_peer(peer: Peer, settings: Settings, folder: Path, data: Path) -> Iterator[Measurement]:
+def measure_peer(peer: Peer, settings: Settings, folder: Path, data: Path) -> Generator[Measurement, None, None]:
     """Every fault as often as wanted; one job for each group of kinds, and another after a fault without an end.
 
     A kind whose fault has had no end within the limit is not tried again.
@@ -189,7 +189,7 @@ def measure_peer(peer: Peer, settings: Settings, folder: Path, data: Path) -> It
                 yield from _measure_job(job, left, settings.workers)
 
 
-def _measure_job(job: PeerJob, left: dict[str, int], full: int) -> Iterator[Measurement]:
+def _measure_job(job: PeerJob, left: dict[str, int], full: int) -> Generator[Measurement, None, None]:
     while (kind := next_of(left, job.size, full)) is not None:
         found = job.measure(kind)
         endless = found.values[NEXT_STEP] is None

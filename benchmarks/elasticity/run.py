@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -82,11 +83,12 @@ def _measure_peer(peer: Peer, settings: Settings, found: list[Measurement]) -> s
     return peer.about
 
 
-def _collect(measured: Iterator[Measurement], found: list[Measurement], settings: Settings) -> None:
-    for each in measured:
-        found.append(each)
-        done = sum(one.system == each.system and one.kind == each.kind for one in found)
-        _progress(f"{each.system}: {each.kind} {done}: {headline(each, settings.limit)}")
+def _collect(measured: Generator[Measurement, None, None], found: list[Measurement], settings: Settings) -> None:
+    with contextlib.closing(measured):  # its processes must end with it
+        for each in measured:
+            found.append(each)
+            done = sum(one.system == each.system and one.kind == each.kind for one in found)
+            _progress(f"{each.system}: {each.kind} {done}: {headline(each, settings.limit)}")
 
 
 def _progress(text: str) -> None:
