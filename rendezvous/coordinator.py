@@ -78,6 +78,7 @@ class Coordinator:
         self._store: RoundStore | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._judged_at = 0.0
+        self._stalls = 0  # rounds in a row that have been given up since all waited for each other, nobody knows why
         self._repeated = 0  # records of the step in which the round failed
 
     def start(self, provisioner: Provisioner) -> None:
@@ -213,12 +214,14 @@ class Coordinator:
         doing = {id: self.presences[id].doing for id in training if id in self.presences}
         others_wait = len(training) < len(current.members)
         timeout, step_seconds = self.spec.elastic.worker_timeout, self.telemetry.step_seconds()
-        tries = self.state.barren_rounds if self.telemetry.told <= current.position.step else 0
-        match judge(doing, others_wait, step_seconds, now, timeout, tries):
+        if self.telemetry.told > current.position.step or not self.state.barren_rounds:
+            self._stalls = 0
+        match judge(doing, others_wait, step_seconds, now, timeout, self._stalls):
             case Hung(id, why):
                 log.warning("worker %d hangs: it %s", id, why)
                 self.part_with(id, why, Kind.HUNG)
             case Stuck(why) if not self.state.round_failed:
+                self._stalls += 1
                 self.tell(events.Stalled(current.number, why))
 
     def _is_training(self, worker_id: int) -> bool:

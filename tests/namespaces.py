@@ -24,11 +24,13 @@ _NAMESPACES = Path("/run/netns")
 _RULES = """
 table ip edl {
   set cut { type ipv4_addr . ipv4_addr; }
+  set refused { type ipv4_addr . ipv4_addr; }
   set alone { type ipv4_addr; }
   chain loses { }
   chain forward {
     type filter hook forward priority 0;
     ip saddr . ip daddr @cut drop
+    ip saddr . ip daddr @refused ip protocol tcp reject with tcp reset
     ip saddr @alone drop
     ip daddr @alone drop
     jump loses
@@ -132,6 +134,12 @@ class Network:
         self.drop(one, other)
         self.drop(other, one)
 
+    def refuse(self, one: int, other: int) -> None:
+        """From now on, connections between them are reset, as by a firewall that rejects them."""
+        addresses = self.address(one), self.address(other)
+        for source, target in (addresses, addresses[::-1]):
+            self._nft(f"add element ip edl refused {{ {source} . {target} }}")
+
     def isolate(self, place: int) -> None:
         """From now on, nothing gets to or from a place."""
         self._nft(f"add element ip edl alone {{ {self.address(place)} }}")
@@ -142,7 +150,7 @@ class Network:
 
     def heal(self) -> None:
         """From now on, everything gets everywhere."""
-        self._nft("flush set ip edl cut; flush set ip edl alone; flush chain ip edl loses")
+        self._nft("flush set ip edl cut; flush set ip edl refused; flush set ip edl alone; flush chain ip edl loses")
 
     def _nft(self, text: str) -> None:
         self._in(f"{self.name}-switch", "nft", "-f", "-", text=text)

@@ -103,10 +103,13 @@ class Provisioner:
 class ObservedCoordinator(Coordinator):
     """Remembers what it was told, and when."""
 
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.told: list[tuple[float, events.Event]] = []
+
     def tell(self, event: events.Event) -> None:
-        if not hasattr(self, "told"):
-            self.told: list[tuple[float, events.Event]] = []
-        self.told.append((time.monotonic(), event))
+        """Remembers it, then does what follows from it."""
+        self.told.append((self.now(), event))
         super().tell(event)
 
 
@@ -129,6 +132,10 @@ class NetworkJob:
     def rounds(self) -> int:
         """How many rounds have begun."""
         return self.coordinator.state.next_round - 1
+
+    def time_of(self, kind: type[events.Event]) -> float:
+        """When the coordinator was told of the newest event of a kind, in seconds of its clock."""
+        return max(when for when, event in self.coordinator.told if isinstance(event, kind))
 
     async def until(self, ready: Callable[[], Any], what: str) -> None:
         """Looks every 10 ms: the coordinator runs in this very thread."""

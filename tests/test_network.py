@@ -128,21 +128,21 @@ def test_what_heals_or_is_lost_now_and_then_is_no_reason(
     run(test)
 
 
-def test_a_newcomer_that_cannot_reach_a_member_is_replaced(
+def test_refused_connections_and_a_newcomer_that_cannot_reach_a_member(
     net: Network, tmp_path: Path, digits: Path, records: int
 ) -> None:
     async def test() -> None:
+        net.refuse(0, 2)
+        net.cut(1, 3)
         async with job(net, tmp_path, digits, worker_timeout=TIMEOUT, num_epochs=1000) as running:
-            await running.trains(0, 1, 2)
-            net.cut(0, 3)
-            running.provisioner.kill(2)
-            await running.until(lambda: running.rounds() == 3, "a round with the newcomer")
-            assert set(running.members) == {0, 1, 3}
-            await running.trains(0, 1)
-            [*_, without] = running.coordinator.telemetry.rounds
-            assert without.cause == "worker 3 could not be reached by other workers"
-            assert without.paused_seconds < TIMEOUT + BUSY_SECONDS
-            await running.trains(0, 1, 4)
+            newest = running.coordinator.telemetry.rounds
+            await running.until(lambda: 3 in running.members, "a round with the newcomer")
+            assert newest[-1].cause.endswith("was refused, or refused others, in 3 rounds in a row")
+            left = set(running.members) - {3}
+            assert len(left) == 2 and 1 in left
+            await running.trains(4, *left)
+            assert newest[-1].cause == "worker 3 could not be reached by other workers"
+            assert running.time_of(events.Stalled) - running.time_of(events.Ready) < TIMEOUT + BUSY_SECONDS
             running.coordinator.tell(events.Stopped("enough"))
             finished = await running.finish()
         assert processes_in(net.name) == []
