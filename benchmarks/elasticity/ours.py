@@ -124,8 +124,8 @@ class OurJob:
     def _coordinator_dies(self) -> Values:
         members = len(self._training(self._job.status()))
         time.sleep(CALM_SECONDS)
-        at = time.monotonic()
-        self._coordinator().kill()
+        coordinator, at = self._coordinator(), time.monotonic()
+        coordinator.kill()
 
         def greetings() -> list[float] | None:
             found = list(self._logged("standing=Standing(", at))

@@ -47,7 +47,8 @@ def run(settings: Settings, peers: Sequence[Peer]) -> None:
         for peer in peers:
             result["notes"][peer.name] = _measure_peer(peer, settings, found)
     finally:
-        _conclude(result, found, settings)
+        if found:
+            _conclude(result, found, settings)
     picture = settings.output / "elasticity.png"
     drawn = draw(curves, found, settings.limit, machine.sentence(about), picture)
     print(f"picture: {picture}" if drawn else "no picture: pip install matplotlib")
@@ -107,7 +108,7 @@ def _conclude(result: Result, found: Sequence[Measurement], settings: Settings) 
     text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
     (settings.output / "elasticity.json").write_text(text + "\n", encoding="utf-8")
     print(f"\n{table(found, settings.limit)}\n\nmedian (least … most) × number")
-    for name in ("steps compared", "largest relative difference of a step's loss"):
+    for name in ("step of our workers, s", "steps compared", "largest relative difference of a step's loss"):
         if name in result:
             print(f"{name}: {result[name]}")
     for system, note in result["notes"].items():

@@ -14,13 +14,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
+from edl_allreduce.errors import EdlError
+
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.05  # other processes' files: there is no event to await
 CLOCK_SLACK_SECONDS = 0.1
 
 
-class TooLate(Exception):
+class TooLate(EdlError):
     """What was waited for has not come."""
 
 
