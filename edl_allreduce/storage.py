@@ -23,6 +23,7 @@ from edl_allreduce import storage_glob, storage_remote
 from edl_allreduce.errors import StorageError
 from edl_allreduce.storage_ranges import LocalRanges, RangeReader, RangeStream, local_errors, local_path
 
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")  # what `writer_atomic` writes to
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _COPY_BYTES = 1 << 20
 _REMOTE_READ_BYTES = 8 << 20
@@ -179,6 +180,21 @@ def remove(path: str) -> None:
         return
     with local_errors(path):
         Path(local_path(path)).unlink(missing_ok=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one that a process killed in the middle of an atomic write has left."""
+    return bool(_TEMPORARY.fullmatch(name))
+
+
+def remove_temporary(folder: str) -> None:
+    """Removes what processes killed in the middle of a write have left in a local folder. Raises StorageError.
+
+    Only for who alone writes there.
+    """
+    if not is_remote(folder):
+        for name in filter(is_temporary, names_in(folder) or ()):
+            remove(join(folder, name))
 
 
 def remove_folder(path: str) -> None:

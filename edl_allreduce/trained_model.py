@@ -18,6 +18,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import shutil
 import tempfile
@@ -94,6 +95,8 @@ def write(
     for name in older:
         if name not in files:
             storage.remove(storage.join(url, name))
+    for folder in {"", *(os.path.dirname(name) for name in files)}:  # of a worker that was killed over the same
+        storage.remove_temporary(storage.join(url, folder) if folder else url)
 
 
 def load(url: str, mode: contracts.Mode = contracts.Mode.EVALUATION) -> Loaded:

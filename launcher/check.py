@@ -79,6 +79,7 @@ def check_output(output: OutputSpec) -> None:
     there = set(storage.names_in(url) or ()) - {checkpoint.FOLDER}
     if bundle.MESSAGE not in there:  # written last: without it the others are what a killed job has left
         there -= {bundle.PARAMS, bundle.CODE, bundle.SPEC, bundle.BUNDLE, bundle.KERAS}
+        there = {name for name in there if not storage.is_temporary(name)}
     if there and not output.overwrite:
         raise UsageError(f"--output: {url} already exists; choose another folder or add --overwrite")
     if local:

@@ -161,6 +161,7 @@ def test_an_output_that_holds_something_is_kept(tmp_path: Path) -> None:
 def test_what_a_killed_job_has_left_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "step-000000100").mkdir(parents=True)
     (tmp_path / "spec.json").touch()
+    (tmp_path / ".c875cc82bdd802d1.tmp").touch()
     (tmp_path / "model_zoo").mkdir()
     check_output(OutputSpec(str(tmp_path)))
     (tmp_path / "trained_model.pb").touch()  # written last: the model is complete

@@ -235,3 +235,20 @@ def test_a_stream_is_a_binary_file(tmp_path: Path) -> None:
     with stream:
         assert stream.readable() and stream.seekable() and stream.read() == b"text" and stream.read() == b""
     assert stream.closed
+
+
+def test_what_a_killed_write_has_left_is_removed(tmp_path: Path) -> None:
+    script = f"""
+import os, signal
+from edl_allreduce import storage
+with storage.writer_atomic({str(tmp_path / "model")!r}) as out:
+    out.write(b"half")
+    out.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    (tmp_path / "mine.tmp").touch()
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    left = [name for name in storage.names_in(str(tmp_path)) or () if storage.is_temporary(name)]
+    assert len(left) == 1
+    storage.remove_temporary(str(tmp_path))
+    assert storage.names_in(str(tmp_path)) == ["mine.tmp"]
