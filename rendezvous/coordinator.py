@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_to_message
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 END_GRACE_SECONDS = 5.0
 BUSY_SECONDS = 60.0  # of silence, while TensorFlow's import, tracing and saving may hold Python's lock for long
+READ_SECONDS = 0.05  # for messages that have come to be read
 JUDGE_SECONDS = 0.1  # between two looks at who holds up the round, at least
 
 
@@ -211,7 +212,9 @@ class Coordinator:
         if current is None or self.state.phase not in (Phase.TRAINING, Phase.PARTING):
             return
         training = [id for id in current.members if self._is_training(id)]
-        doing = {id: self.presences[id].doing for id in training if id in self.presences}
+        # As of their newest messages: what has not arrived yet is the business of `_watch`.
+        there = {id: self.presences[id] for id in training if id in self.presences}
+        doing = {id: replace(each.doing, since=each.doing.since + now - each.heard) for id, each in there.items()}
         others_wait = len(training) < len(current.members)
         timeout, step_seconds = self.spec.elastic.worker_timeout, self.telemetry.step_seconds()
         if self.telemetry.told > current.position.step or not self.state.barren_rounds:
@@ -234,8 +237,11 @@ class Coordinator:
         position = position_from_message(parted.position) if parted.HasField("position") else None
         self.tell(events.Parted(worker_id, parted.round, position, error, tuple(parted.unreachable)))
 
-    def _watch(self, worker_id: int) -> None:
-        """Drops a worker that is silent for too long; looks when its newest message would be too old."""
+    def _watch(self, worker_id: int, again: bool = False) -> None:
+        """Drops a worker that is silent for too long; looks when its newest message would be too old.
+
+        It looks twice: when this process was held up, messages have come in the meantime that are still to be read.
+        """
         presence = self.presences.get(worker_id)
         worker = self.state.workers.get(worker_id)
         if presence is None or worker is None:
@@ -244,10 +250,11 @@ class Coordinator:
         busy = worker.state in (WorkerState.PREPARING, WorkerState.EXPORTING, WorkerState.RESTORING)
         limit = max(BUSY_SECONDS, timeout) if busy else timeout
         left = presence.heard + limit - self._clock()
-        if left <= 0:
+        if left <= 0 and again:
             self.part_with(worker_id, f"was silent for {limit:g} s", Kind.HUNG)
         else:
-            asyncio.get_running_loop().call_later(min(left, timeout), self._watch, worker_id)
+            wait = min(left, timeout) if left > 0 else READ_SECONDS
+            asyncio.get_running_loop().call_later(wait, self._watch, worker_id, left <= 0)
 
     # Effects.
 

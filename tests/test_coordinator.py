@@ -230,6 +230,23 @@ def test_a_worker_that_beats_but_gets_no_further_is_dropped() -> None:
     run(test)
 
 
+def test_a_coordinator_that_was_held_up_itself_blames_nobody() -> None:
+    async def test() -> None:
+        async with site(num_workers=2, worker_timeout=0.5) as job:
+            members = [Member(job.address, id) for id in (0, 1)]
+            for member in members:
+                await member.join()
+            for member in members:
+                await member.hears("round")
+            async with members[0].doing(pb.WAITING), members[1].doing(pb.WAITING):
+                await asyncio.sleep(0.2)  # until they have spoken
+                time.sleep(1.0)  # nothing is read, as when the disk hangs or the process is stopped
+                await asyncio.sleep(0.2)
+            assert job.provisioner.killed == [] and not job.coordinator.state.round_failed
+
+    run(test)
+
+
 def test_a_round_in_which_all_wait_for_each_other_is_abandoned() -> None:
     async def test() -> None:
         async with site(num_workers=2, worker_timeout=0.3) as job:
