@@ -67,7 +67,7 @@ async def _run(spec: JobSpec, folder: JobFolder, restarts: int) -> int:
     with open(folder.history, "a+", buffering=1, encoding="utf-8") as history:
         telemetry = Telemetry(history, time.time)
         history.seek(0)
-        last_round = telemetry.replay(history)
+        last_round = telemetry.replay(history, os.fstat(history.fileno()).st_mtime)
         provisioner = LocalProvisioner(
             folder,
             f"{ADDRESS}:{port}",

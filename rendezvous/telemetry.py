@@ -91,7 +91,7 @@ class Telemetry:
     _records: array[int] = field(default_factory=lambda: array("L"))
     _skips: set[tuple[str, int]] = field(default_factory=set)
     _recent: deque[tuple[float, int, float]] = field(default_factory=deque)
-    _heard_at: float | None = None  # when the newest step was told, by the coordinator's clock
+    _told_at: float | None = None  # when the newest step was told, by `wall`
 
     @property
     def told(self) -> int:
@@ -147,10 +147,10 @@ class Telemetry:
             )
         if message.paused_seconds and current:
             self._paused(message.round, message.paused_seconds)
-        elif fresh and fresh[0].step == self.rounds[-1].first_step and self._heard_at is not None:
-            self._paused(message.round, now - self._heard_at)  # nobody has survived who could tell
+        elif fresh and fresh[0].step == self.rounds[-1].first_step and self._told_at is not None:
+            self._paused(message.round, self.wall() - self._told_at)  # nobody has survived who could tell
         if fresh:
-            self._heard_at = now
+            self._told_at = self.wall()
         while self._recent and self._recent[0][0] < now - RATE_SECONDS:
             self._recent.popleft()
 
@@ -245,10 +245,13 @@ class Telemetry:
             for each in self.rounds
         ]
 
-    def replay(self, lines: Iterable[str]) -> int:
-        """Learns what an earlier coordinator wrote; returns the number of its last round.
+    def replay(self, lines: Iterable[str], written_at: float) -> int:
+        """Learns what an earlier coordinator wrote, the last of it at `written_at`, by `wall`.
 
         A last line that is cut off is passed over: its coordinator died while it wrote it.
+
+        Returns:
+            The number of its last round.
         """
         last, history, self.history = 0, self.history, None
         for text in lines:
@@ -258,6 +261,7 @@ class Telemetry:
                 continue
             last = max(last, self._replay(line))
         self.history = history
+        self._told_at = written_at if self.rounds else None
         return last
 
     def _replay(self, line: dict[str, Any]) -> int:

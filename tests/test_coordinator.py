@@ -271,10 +271,11 @@ def test_another_coordinator_learns_everything_from_the_greetings() -> None:
     async def test() -> None:
         state = recovered(2, None, (0, 1), next_id=2, next_round=4, now=time.monotonic())
         history = Telemetry()
-        history.replay(
-            ['{"round": 3, "members": [0, 1], "cause": "start", "kind": "start", "first_step": 1, "time": 5}']
-        )
-        history.replay(['{"step": 1, "epoch": 0, "loss": 0.5, "records": 32, "seconds": 1, "useful": 1}'])
+        lines = [
+            '{"round": 3, "members": [0, 1], "cause": "start", "kind": "start", "first_step": 1, "time": 5}',
+            '{"step": 1, "epoch": 0, "loss": 0.5, "records": 32, "seconds": 1, "useful": 1}',
+        ]
+        history.replay(lines, 6.0)
         async with site(state, history, num_workers=2) as job:
             assert job.provisioner.ids == []
             round = pb.Round(number=3, members=[0, 1])
@@ -399,7 +400,7 @@ def test_goodput_counts_what_the_result_rests_on_and_says_where_the_rest_went(tm
     assert (told.useful_seconds, told.records, told.repeated_records) == (1.0, 64, 32 + 3 * 32)
     assert [(lost.kind, lost.rounds, lost.seconds) for lost in told.lost] == [("lost", 1, 1.25), ("left", 1, 0.0)]
     again = Telemetry(wall=lambda: 0.0)
-    assert again.replay((tmp_path / "history").read_text().splitlines()) == 3
+    assert again.replay((tmp_path / "history").read_text().splitlines(), 106.0) == 3
     replayed = again.goodput()
     replayed.wall_seconds = told.wall_seconds
     assert replayed == told and again.told == telemetry.told == 2 and again.began_at == telemetry.began_at
@@ -422,7 +423,20 @@ def test_a_history_that_was_cut_off_can_be_replayed() -> None:
         '{"round": 1, "members": [0], "cause": "start", "kind": "start", "first_step": 1, "time": 5}',
         '{"step": 1, "ep',
     ]
-    assert telemetry.replay(lines) == 1 and telemetry.told == 0
+    assert telemetry.replay(lines, 6.0) == 1 and telemetry.told == 0
+
+
+def test_a_pause_that_neither_worker_nor_coordinator_survived_is_known(tmp_path: Path) -> None:
+    with open(tmp_path / "history", "w") as file:
+        before = Telemetry(file, lambda: 100.0)
+        before.began(round_of(1, 0, 1))
+        before.heard(pb.Progress(round=1, steps=[pb.Step(step=1, useful_seconds=0.25)]), 1.0)
+    telemetry = Telemetry(wall=lambda: 112.0)
+    telemetry.replay((tmp_path / "history").read_text().splitlines(), 101.0)
+    telemetry.began(round_of(2, 2, step=1, kind=Kind.RESTART))
+    telemetry.heard(pb.Progress(round=2, steps=[pb.Step(step=2, useful_seconds=0.25)]), 2.0)
+    [lost] = [lost for lost in telemetry.goodput().lost if lost.kind == "restart"]
+    assert telemetry.rounds[-1].paused_seconds == 11.0 and lost.seconds == 10.75
 
 
 def test_skipped_records_are_counted_once_whoever_tells() -> None:
