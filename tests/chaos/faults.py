@@ -158,6 +158,15 @@ def _coordinator_and_worker(fault: Fault, lab: Lab) -> Done:
     return Done(f"{coordinator.text}; {worker.text}", worker.gone, coordinator.restarts)
 
 
+def _pause_coordinator(fault: Fault, lab: Lab) -> Done:
+    pid = lab.run.coordinator()
+    if pid is None:
+        return Done("no coordinator there")
+    send(pid, signal.SIGSTOP)
+    lab.later(fault.amount, lambda: send(pid, signal.SIGCONT))
+    return Done(f"SIGSTOP to the coordinator, process {pid}, SIGCONT after {fault.amount:.1f} s")
+
+
 def _full_disk(fault: Fault, lab: Lab) -> Done:
     if lab.disk is None:
         return Done("only root on Linux can mount a small disk: left out")
@@ -220,6 +229,7 @@ _ACTIONS: dict[Kind, Callable[[Fault, Lab], Done]] = {
     Kind.SCALE: _scale,
     Kind.KILL_COORDINATOR: _coordinator,
     Kind.KILL_COORDINATOR_AND_WORKER: _coordinator_and_worker,
+    Kind.PAUSE_COORDINATOR: _pause_coordinator,
     Kind.FULL_DISK: _full_disk,
     Kind.KILL_EVERYTHING: _everything,
     Kind.KILL_LAUNCHER: _launcher,

@@ -29,6 +29,7 @@ class Kind(str, Enum):
     SCALE = "scale"
     KILL_COORDINATOR = "kill the coordinator"
     KILL_COORDINATOR_AND_WORKER = "kill the coordinator and a worker"
+    PAUSE_COORDINATOR = "SIGSTOP, SIGCONT the coordinator"
     FULL_DISK = "full disk"
     KILL_EVERYTHING = "kill everything, same command"
     KILL_LAUNCHER = "kill the launcher, same command"
@@ -49,7 +50,11 @@ class Kind(str, Enum):
     @property
     def reforms(self) -> bool:
         """Whether another round must follow."""
-        return not self.restarts and self not in (Kind.PAUSE, Kind.KILL_COORDINATOR, Kind.FULL_DISK)
+        return not self.restarts and self not in CALM
+
+
+CALM = (Kind.PAUSE, Kind.KILL_COORDINATOR, Kind.PAUSE_COORDINATOR, Kind.FULL_DISK)
+"""What no round follows from."""
 
 
 class When(str, Enum):
@@ -94,6 +99,7 @@ DECK = {
     Kind.SCALE: 3,
     Kind.KILL_COORDINATOR: 2,
     Kind.KILL_COORDINATOR_AND_WORKER: 1,
+    Kind.PAUSE_COORDINATOR: 1,
     Kind.FULL_DISK: 1,
     Kind.KILL_EVERYTHING: 1,
     Kind.KILL_LAUNCHER: 1,
@@ -113,8 +119,10 @@ SECOND = (
     Kind.TERM,
     Kind.KILL_COORDINATOR,
     Kind.KILL_COORDINATOR_AND_WORKER,
+    Kind.PAUSE_COORDINATOR,
 )
 AT_THE_END = (Kind.KILL, Kind.KILL_ROOT, Kind.KILL_ALL, Kind.TERM, Kind.KILL_COORDINATOR, Kind.KILL_EVERYTHING)
+FULL_SHARE = 0.4  # of the faults wait until every worker that is wanted trains
 SECOND_SHARE = 0.4  # of the faults after which there is a round, another one follows
 
 
@@ -169,7 +177,8 @@ def storm(seed: int, faults: int, workers: int) -> tuple[Fault, ...]:
 
 
 def _fault(chance: random.Random, kind: Kind, when: When, target: int) -> Fault:
-    full = kind in (Kind.KILL_ALL, Kind.KILL_NEWCOMER) or (when is When.LATER and chance.random() < 0.25)
+    second = when in (When.AT_ONCE, When.ROUND)
+    full = kind in (Kind.KILL_ALL, Kind.KILL_NEWCOMER, Kind.HANG) or (not second and chance.random() < FULL_SHARE)
     return Fault(
         number=0,
         kind=kind,
@@ -187,7 +196,7 @@ def _amount(chance: random.Random, kind: Kind, target: int) -> float:
     match kind:
         case Kind.SCALE:
             return chance.choice([number for number in SIZES if number != target])
-        case Kind.PAUSE:
+        case Kind.PAUSE | Kind.PAUSE_COORDINATOR:
             return round(chance.choice((chance.uniform(0.1, 2.0), chance.uniform(2.5, 5.0))), 3)
         case Kind.FULL_DISK:
             return round(chance.uniform(2.0, 6.0), 3)
