@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
 
 import horovod.tensorflow as hvd
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 JOIN_LOOK_SECONDS = (
     0.01  # how often a ring that is severed while it is being made is looked at: no event tells of sockets
 )
+SILENCE_LOOK_SECONDS = 0.25  # between two looks at who does not answer; no event tells
+_LOOKS = 3  # of these count
 _TCP_ESTABLISHED, _TCP_SYN_SENT = 1, 2
 _RETRIES = 2  # so many of TCP's own without an answer are no accident
 
@@ -42,7 +45,9 @@ class Ring:
         self._before: frozenset[tuple[int, str]] = frozenset()
         self._sockets: frozenset[tuple[int, str]] | None = None
         self._open = False
+        self._left = threading.Event()
         self._silent: set[str] = set()
+        self._looks: deque[set[str]] = deque(maxlen=_LOOKS)
         os.environ["HOROVOD_GLOO_IFACE"] = _interface_of(address)
         os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] = str(timeout)
 
@@ -62,6 +67,9 @@ class Ring:
         self._joined.clear()
         with self._lock:
             self._before, self._sockets, self._open, self._silent = _sockets(), None, True, set()
+            self._left, self._looks = threading.Event(), deque(maxlen=_LOOKS)
+        if size > 1:
+            threading.Thread(target=self._look, args=(self._left,), name="silence", daemon=True).start()
         os.environ["HOROVOD_ELASTIC"] = "0"  # else init asks a server of Horovod's own for the rank
         try:
             hvd.init()
@@ -88,8 +96,9 @@ class Ring:
             made = self._joined.wait(JOIN_LOOK_SECONDS)
 
     def unreachable(self) -> tuple[str, ...]:
-        """Addresses of members from which no answer came when this ring was severed."""
-        return tuple(sorted(self._silent))
+        """Addresses of members from which no answer came in the last moments of this ring."""
+        with self._lock:
+            return tuple(sorted(self._silent.union(*self._looks)))
 
     def broken(self) -> bool:
         """Whether a connection of the ring is no longer established."""
@@ -102,9 +111,17 @@ class Ring:
             if not self._open:
                 return
             self._open = False
+        self._left.set()
         hvd.shutdown()
         with self._lock:
             self._before, self._sockets = frozenset(), frozenset()
+
+    def _look(self, left: threading.Event) -> None:
+        """Remembers which peers do not answer: when one of them severs first, no connection is left to be asked."""
+        while not left.wait(SILENCE_LOOK_SECONDS):
+            with self._lock:
+                if self._open:
+                    self._looks.append(_silent_peers(self._ring_sockets()))
 
     def _ring_sockets(self) -> frozenset[tuple[int, str]]:
         if not self._open:
