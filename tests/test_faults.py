@@ -251,7 +251,7 @@ def test_every_round_says_why_it_began_and_goodput_is_told(train: Train) -> None
     run = job.finish()
     assert_done(run)
     assert {line["kind"] for line in run.rounds} >= {"start", "lost"}
-    assert any(line.get("repeated") == BATCH for line in run.lines if "repeated" in line)
+    assert any(0 < line["repeated"] <= BATCH for line in run.lines if "repeated" in line)  # an epoch's last is smaller
     status = json.loads((run.folder / "status.json").read_text())
     goodput = status["goodput"]
     assert 0 < goodput["useful_seconds"] < goodput["wall_seconds"]
