@@ -26,18 +26,23 @@ def without_culprits(state: State, policy: Policy) -> Decision:
         return _without_suspect(state, state.cause)
     if state.cause.kind is not Kind.NETWORK:
         return state, []
-    pairs = {pair for pair in state.unreachable if set(pair) <= state.workers.keys()}
+    there = state.workers.keys()
+    got_further = any(_position(state, id) > state.round.position for id in there)
+    # Whoever outlived somebody in vain, since the next round failed as well, is more likely the culprit.
+    told = {pair for pair in state.unreachable if there >= set(pair) or not got_further}
+    pairs = {pair for pair in told if there >= set(pair)}
     if not pairs:  # nobody knows why: the next round may wait for longer
-        got_further = any(_position(state, id) > state.round.position for id in state.workers)
         return count_barren(state, got_further, state.cause.text, policy), []
     drops: list[Effect] = []
     while pairs:
-        alike = [id for pair in pairs for id in pair]
-        worst = min(alike, key=lambda id: (-alike.count(id), _position(state, id), -id))
+        alike = [id for pair in told for id in pair]
+        accused = sorted({id for pair in pairs for id in pair}, key=lambda id: (_position(state, id), -id))
+        worst = min(accused, key=lambda id: (_alone_has_weights(state, id), -alike.count(id)))
         pairs = {pair for pair in pairs if worst not in pair}
         state, [drop] = _drop(state, worst, "could not be reached by other workers")
         drops.append(drop)
-    return replace(state, barren_rounds=0), drops
+    outlived = frozenset(pair for pair in told if not state.workers.keys() >= set(pair))
+    return replace(state, barren_rounds=0, unreachable=outlived), drops
 
 
 def _without_suspect(state: State, cause: Cause) -> Decision:
@@ -52,6 +57,11 @@ def _without_suspect(state: State, cause: Cause) -> Decision:
 
 def _drop(state: State, id: int, why: str) -> Decision:
     return replace(without(state, id), cause=Cause(Kind.NETWORK, f"worker {id} {why}")), [Drop(id, why)]
+
+
+def _alone_has_weights(state: State, id: int) -> bool:
+    with_weights = [worker.id for worker in state.workers.values() if worker.position]
+    return with_weights == [id]
 
 
 def _position(state: State, id: int) -> Position:

@@ -197,7 +197,7 @@ def _gathering(state: State, now: float, policy: Policy) -> Decision:
         next_round=new.number + 1,
         phase=Phase.TRAINING,
         cause=None,
-        unreachable=frozenset(),
+        unreachable=state.unreachable if state.cause and state.cause.kind is Kind.NETWORK else frozenset(),
         searched=False,
         checkpoint_due=due if state.checkpoint_due is None else state.checkpoint_due,
     )

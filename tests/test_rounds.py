@@ -453,6 +453,27 @@ def test_a_worker_that_several_cannot_reach_is_the_culprit() -> None:
     assert effects[0] == Drop(0, "could not be reached by other workers")
 
 
+def test_the_only_one_with_the_weights_is_not_dropped_for_newcomers() -> None:
+    state, _ = decide(on_network(0, 1, 2), Stalled(3, "stuck"), Parted(0, 3, AT, "x"))
+    state, _ = decide(state, Parted(1, 3, None, "x", ("10.0.0.0",)))
+    _, effects = decide(state, Parted(2, 3, None, "x", ("10.0.0.0",)))
+    assert [effect.id for effect in effects if isinstance(effect, Drop)] == [2, 1]
+
+
+def test_who_outlives_another_in_vain_is_dropped_next() -> None:
+    """0 is cut off from all others, but each time only one of them tells."""
+    state, _ = decide(on_network(0, 1, 2), Stalled(3, "stuck"))
+    state, effects = decide(state, Parted(0, 3, AT, "x", ("10.0.0.1",)), Parted(1, 3, AT, "x"), Parted(2, 3, AT, "x"))
+    assert effects[0] == Drop(1, "could not be reached by other workers")
+    in_vain, _ = decide(state, Stalled(4, "stuck"), Parted(0, 4, AT, "x"))
+    _, effects = decide(in_vain, Parted(2, 4, AT, "x", ("10.0.0.0",)))
+    assert effects[0] == Drop(0, "could not be reached by other workers")
+    later = Position(step=12, offset=768)
+    by_and_by, _ = decide(state, Stalled(4, "stuck"), Parted(0, 4, later, "x"))
+    _, effects = decide(by_and_by, Parted(2, 4, later, "x", ("10.0.0.0",)))
+    assert effects[0] == Drop(2, "could not be reached by other workers")
+
+
 def test_a_network_of_which_nobody_knows_what_is_wrong_is_not_tried_for_ever() -> None:
     state = on_network(0, 1)
     began = Position(step=5, offset=320)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import socket
+import struct
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -26,6 +27,11 @@ JOIN_LOOK_SECONDS = (
 SILENCE_LOOK_SECONDS = 0.25  # between two looks at who does not answer; no event tells
 _LOOKS = 3  # of these count
 _TCP_ESTABLISHED, _TCP_SYN_SENT = 1, 2
+# Of struct tcp_info in <linux/tcp.h>: tcpi_state, tcpi_retransmits, tcpi_probes, tcpi_last_ack_recv (milliseconds).
+_TCP_INFO = struct.Struct("=BxBB52xI")
+_ASK_SECONDS = 1  # of silence, and TCP asks an idle peer whether it is there; the least that can be set
+_ASKS = 127  # without an answer, and TCP breaks the connection; the most that can be set
+_NO_ANSWER_MILLISECONDS = 1250  # an answer takes less than the quarter of a second
 _RETRIES = 2  # so many of TCP's own without an answer are no accident
 
 
@@ -78,6 +84,7 @@ class Ring:
             os.environ["HOROVOD_ELASTIC"] = "1"  # else traced functions would bake the world size in
         with self._lock:
             self._sockets = _sockets() - self._before
+            _keep_asking(self._sockets)
 
     def sever(self) -> None:
         """Breaks every connection of the ring; may be called from any thread.
@@ -193,6 +200,17 @@ def _established(fd: int, name: str) -> bool:
         return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_ESTABLISHED
 
 
+def _keep_asking(sockets: frozenset[tuple[int, str]]) -> None:
+    """Has TCP ask idle peers whether they are there: to whom nothing is to be sent, nobody would notice."""
+    options = ((socket.TCP_KEEPIDLE, _ASK_SECONDS), (socket.TCP_KEEPINTVL, _ASK_SECONDS), (socket.TCP_KEEPCNT, _ASKS))
+    for fd, name in sockets:
+        with _handle(fd, name) as handle, contextlib.suppress(OSError):
+            if handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6):
+                for option, value in options:
+                    handle.setsockopt(socket.IPPROTO_TCP, option, value)
+                handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
 def _silent_peers(sockets: frozenset[tuple[int, str]]) -> set[str]:
     """The addresses of peers that do not answer: to connecting at all, or to several tries of TCP's."""
     silent, connecting = set(), set()
@@ -200,11 +218,12 @@ def _silent_peers(sockets: frozenset[tuple[int, str]]) -> set[str]:
         with _handle(fd, name) as handle, contextlib.suppress(OSError):
             if handle is None or handle.family not in (socket.AF_INET, socket.AF_INET6):
                 continue
-            # struct tcp_info of <linux/tcp.h> begins with state, ca_state and retransmits, one byte each.
-            state, _, retransmits = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 3)
+            state, retransmits, probes, since_answer = _TCP_INFO.unpack(
+                handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+            )
             if state == _TCP_SYN_SENT:
                 connecting.add(fd)
-            elif retransmits >= _RETRIES:
+            elif retransmits >= _RETRIES or (probes and since_answer >= _NO_ANSWER_MILLISECONDS):
                 silent.add(_plain(handle.getpeername()[0]))
     return silent | _wanted_peers(connecting)
 
