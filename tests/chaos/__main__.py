@@ -10,6 +10,7 @@ import argparse
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,7 @@ def main() -> int:
         return 0
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     print(f"everything is in {folder}", flush=True)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # nothing is left behind then, either
     good = False
     try:
         good = _experiment(folder, seed, arguments)
