@@ -37,6 +37,7 @@ chaos: $(VENV)/.dev $(DIGITS)/.made ## a storm of FAULTS=200 over a real job, by
 bench: $(VENV)/.dev $(DIGITS)/.made ## the measurements of benchmarks/, one after the other
 	@ls benchmarks/*.py >/dev/null
 	@for script in benchmarks/*.py; do echo "==> $$script"; $(PY) "$$script" || exit 1; done
+	@echo "==> benchmarks.elasticity" && $(PY) -m benchmarks.elasticity
 
 clean: ## remove what these commands made here (the Horovod cache stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
