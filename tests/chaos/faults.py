@@ -193,7 +193,8 @@ def _launcher(fault: Fault, lab: Lab) -> Done:
 
 
 def _supervisor(fault: Fault, lab: Lab) -> Done:
-    send(lab.run.supervisor(), signal.SIGKILL)
+    if supervisor := lab.run.supervisor():
+        send(supervisor.pid, signal.SIGKILL)
     return Done(f"SIGKILL to the supervisor, exit code {lab.run.process.wait(STOP_PATIENCE)}")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from edl_allreduce.job_folder import JobFolder
-from edl_allreduce.processes import command_line
+from edl_allreduce.processes import Process, command_line, runs
 from tests.jobs import REPOSITORY
 
 AUDIT_TAIL = 1 << 14  # bytes; more than two lines
@@ -126,24 +126,27 @@ class Run:
             known = json.loads(self.files.workers.read_text())["workers"]
         except FileNotFoundError:
             return {}
-        return {int(id): each["pid"] for id, each in known.items() if each and alive(each["pid"])}
+        return {int(id): each["pid"] for id, each in known.items() if each and runs(Process(**each))}
 
     def living_members(self) -> dict[int, int]:
         """Process by id of the newest round's members that still live; in the order of their ranks."""
         workers = self.workers()
         return {id: workers[id] for id in self.members if id in workers}
 
-    def supervisor(self) -> int:
-        """Its process."""
-        return int(json.loads(self.files.supervisor.read_text())["pid"])
+    def supervisor(self) -> Process | None:
+        """Its process, while it runs."""
+        with contextlib.suppress(FileNotFoundError):
+            supervisor = Process(**json.loads(self.files.supervisor.read_text()))
+            return supervisor if runs(supervisor) else None
+        return None
 
     def coordinator(self) -> int | None:
         """Its process, if there is one just now."""
-        try:
-            children = psutil.Process(self.supervisor()).children()
-        except (psutil.Error, FileNotFoundError):
-            return None
-        return next((child.pid for child in children if "rendezvous" in command_line(child.pid)), None)
+        supervisor = self.supervisor()
+        with contextlib.suppress(psutil.Error):
+            children = psutil.Process(supervisor.pid).children() if supervisor else []
+            return next((child.pid for child in children if "rendezvous" in command_line(child.pid)), None)
+        return None
 
     def begun_step(self) -> int:
         """The newest step that the newest round's rank 0 has begun; 0: none."""
@@ -175,8 +178,9 @@ class Run:
     def kill_everything(self) -> None:
         """SIGKILL to the launcher and to all of the job's processes."""
         self.process.kill()
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            os.killpg(self.supervisor(), signal.SIGKILL)
+        if supervisor := self.supervisor():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(supervisor.pid, signal.SIGKILL)
         self.process.wait()
 
 
