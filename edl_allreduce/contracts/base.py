@@ -61,8 +61,25 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """A metric of a model.
+
+    Attributes:
+        name: in logs and results.
+        metric: a `keras.metrics.Metric`.
+        of: of (labels, outputs): what `metric.update_state` gets as y_true and y_pred.
+        weighted: whether it also gets the examples' weights.
+    """
+
+    name: str
+    metric: Any
+    of: Callable[[Any, Any], tuple[Any, Any]] = lambda labels, outputs: (labels, outputs)
+    weighted: bool = False
+
+
+@dataclass(frozen=True)
 class TrainingModel:
-    """A model and all that is needed to train it.
+    """A model and all that is needed to train, evaluate and use it.
 
     Attributes:
         model: a `keras.Model`, perhaps without variables yet (see `build`).
@@ -71,6 +88,10 @@ class TrainingModel:
             value per example.
         loss_is_sum: whether a scalar loss is the sum over the batch.
         input: the input function.
+        metrics: what is told beside the loss, while training and in evaluations.
+        callbacks: `keras.callbacks.Callback`s.
+        outputs_processor: of ElasticDL's kind: its `process(predictions, worker_id)` gets each batch of predictions;
+            None when predictions are to be written as files.
     """
 
     model: Any
@@ -78,6 +99,9 @@ class TrainingModel:
     loss: Callable[[Any, Any], Any]
     loss_is_sum: bool
     input: Input
+    metrics: tuple[Metric, ...] = ()
+    callbacks: tuple[Any, ...] = ()
+    outputs_processor: Any = None
 
     @property
     def vectorised(self) -> bool:
