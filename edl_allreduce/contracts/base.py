@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -92,6 +92,7 @@ class TrainingModel:
         callbacks: `keras.callbacks.Callback`s.
         outputs_processor: of ElasticDL's kind: its `process(predictions, worker_id)` gets each batch of predictions;
             None when predictions are to be written as files.
+        input_for: the input function as it is in another mode; None where a contract cannot tell.
     """
 
     model: Any
@@ -102,6 +103,11 @@ class TrainingModel:
     metrics: tuple[Metric, ...] = ()
     callbacks: tuple[Any, ...] = ()
     outputs_processor: Any = None
+    input_for: Callable[[Mode], Input] | None = None
+
+    def in_mode(self, mode: Mode) -> TrainingModel:
+        """The same model with its input function as it is in another mode."""
+        return replace(self, input=self.input_for(mode)) if self.input_for else self
 
     @property
     def vectorised(self) -> bool:

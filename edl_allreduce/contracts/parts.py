@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from edl_allreduce.contracts.arguments import Takes, check_all_taken, check_required, is_loss, takes
-from edl_allreduce.contracts.base import Mode, TrainingModel
+from edl_allreduce.contracts.base import Input, Mode, TrainingModel
 from edl_allreduce.contracts.inputs import input_from, params_of
 from edl_allreduce.contracts.losses import keras_loss, loss_from
 from edl_allreduce.contracts.optimizers import keras_optimizer_class, optimizer_from
@@ -87,9 +87,14 @@ def assemble(definition: Definition, mode: Mode, maker: Callable[..., Any], find
     loss, optimizer, input_fn = parts
     made_loss = loss_from(_made(definition, loss, params), loss.where)
     made_optimizer = optimizer_from(_made(definition, optimizer, params), optimizer.where)
-    with user_code(definition.spec.model_zoo, input_fn.where):
-        input = input_from(input_fn.value, params, mode, input_fn.where)
-    return TrainingModel(model, made_optimizer, made_loss.function, made_loss.is_sum, input)
+
+    def input_for(mode: Mode) -> Input:
+        with user_code(definition.spec.model_zoo, input_fn.where):
+            return input_from(input_fn.value, params, mode, input_fn.where)
+
+    return TrainingModel(
+        model, made_optimizer, made_loss.function, made_loss.is_sum, input_for(mode), input_for=input_for
+    )
 
 
 def attribute(model: Any, name: str) -> Any:
