@@ -44,6 +44,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "not negative": (lambda value: value >= 0, "0 or more"),
     "not empty": (lambda value: bool(value), "not empty"),
     "fail or skip": (lambda value: value in ("fail", "skip"), "fail or skip"),
+    "recordio, csv or parquet": (lambda value: value in ("recordio", "csv", "parquet"), "recordio, csv or parquet"),
     "auto, never or must": (lambda value: value in ("auto", "never", "must"), "auto, never or must"),
 }
 

@@ -106,11 +106,10 @@ class TrainingSpec:
 
 
 @dataclass(frozen=True)
-class ElasticSpec:
+class WorkersSpec:
     """Workers."""
 
     num_workers: int = flag("how many workers to keep alive", 1, check="positive")
-    min_workers: int = flag("with fewer workers than this, training waits", 1, check="positive")
     worker_timeout: float = flag(
         "a worker that is silent, or holds up the others, for so many seconds is dropped and replaced (longer where "
         "steps take long)",
@@ -125,11 +124,18 @@ class ElasticSpec:
         advanced=True,
     )
     coordinator_timeout: float = flag(
-        "a worker that cannot reach the coordinator for so many seconds ends; until then it trains on",
+        "a worker that cannot reach the coordinator for so many seconds ends; until then it works on",
         300.0,
         check="positive",
         advanced=True,
     )
+
+
+@dataclass(frozen=True)
+class ElasticSpec(WorkersSpec):
+    """Workers."""
+
+    min_workers: int = flag("with fewer workers than this, training waits", 1, check="positive")
     gather_timeout: float = flag(
         "at the start, and when several workers come, wait at most so many seconds for the slowest",
         5.0,
@@ -148,6 +154,25 @@ class ElasticSpec:
             raise UsageError(
                 f"--min_workers: expected at most num_workers ({self.num_workers}), got {self.min_workers}"
             )
+
+
+@dataclass(frozen=True)
+class ValidationSpec:
+    """Validation."""
+
+    validation_data: str = flag(
+        "records to evaluate the model on while it trains; paths as in data", "", metavar="PATTERN"
+    )
+    evaluation_steps: int = flag(
+        "evaluate every so many steps, besides at the end of each epoch (0: only there)", 0, check="not negative"
+    )
+    validation_batch_size: int = flag(
+        "records per batch and worker of an evaluation", 256, check="positive", advanced=True
+    )
+
+    def __post_init__(self) -> None:
+        if self.evaluation_steps and not self.validation_data:
+            raise UsageError("--evaluation_steps: needs --validation_data, the records to evaluate on")
 
 
 @dataclass(frozen=True)
@@ -173,13 +198,14 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """A whole job. Frozen, validated when made; the same in every process."""
+    """A whole training. Frozen, validated when made; the same in every process."""
 
     model: ModelSpec
     data: DataSpec
     training: TrainingSpec
     elastic: ElasticSpec
     output: OutputSpec
+    validation: ValidationSpec = ValidationSpec()
 
     @staticmethod
     def from_flags(values: Mapping[str, Any]) -> JobSpec:
@@ -211,6 +237,7 @@ GROUPS: dict[str, type] = {
     "model": ModelSpec,
     "data": DataSpec,
     "training": TrainingSpec,
+    "validation": ValidationSpec,
     "elastic": ElasticSpec,
     "output": OutputSpec,
 }

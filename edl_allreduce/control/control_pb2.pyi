@@ -42,6 +42,8 @@ class _ActivityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     REDUCING: _Activity.ValueType  # 5
     """its own part of the step is done: it waits for the others"""
     LEAVING_RING: _Activity.ValueType  # 6
+    EVALUATING: _Activity.ValueType  # 7
+    """a batch of a leased task"""
 
 class Activity(_Activity, metaclass=_ActivityEnumTypeWrapper): ...
 
@@ -58,6 +60,8 @@ COMPUTING: Activity.ValueType  # 4
 REDUCING: Activity.ValueType  # 5
 """its own part of the step is done: it waits for the others"""
 LEAVING_RING: Activity.ValueType  # 6
+EVALUATING: Activity.ValueType  # 7
+"""a batch of a leased task"""
 global___Activity = Activity
 
 @typing.final
@@ -166,6 +170,10 @@ class FromWorker(google.protobuf.message.Message):
     RESTORED_FIELD_NUMBER: builtins.int
     CHECKPOINTED_FIELD_NUMBER: builtins.int
     SKIPPED_FIELD_NUMBER: builtins.int
+    WANTS_FIELD_NUMBER: builtins.int
+    TASK_DONE_FIELD_NUMBER: builtins.int
+    FIGURES_FIELD_NUMBER: builtins.int
+    EPOCH_END_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -186,6 +194,14 @@ class FromWorker(google.protobuf.message.Message):
     def checkpointed(self) -> global___Checkpointed: ...
     @property
     def skipped(self) -> global___Skipped: ...
+    @property
+    def wants(self) -> global___Wants: ...
+    @property
+    def task_done(self) -> global___TaskDone: ...
+    @property
+    def figures(self) -> global___Figures: ...
+    @property
+    def epoch_end(self) -> global___EpochEnd: ...
     def __init__(
         self,
         *,
@@ -199,10 +215,14 @@ class FromWorker(google.protobuf.message.Message):
         restored: global___Restored | None = ...,
         checkpointed: global___Checkpointed | None = ...,
         skipped: global___Skipped | None = ...,
+        wants: global___Wants | None = ...,
+        task_done: global___TaskDone | None = ...,
+        figures: global___Figures | None = ...,
+        epoch_end: global___EpochEnd | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["broke", b"broke", "checkpointed", b"checkpointed", "exported", b"exported", "hello", b"hello", "leaving", b"leaving", "message", b"message", "parted", b"parted", "progress", b"progress", "ready", b"ready", "restored", b"restored", "skipped", b"skipped"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["broke", b"broke", "checkpointed", b"checkpointed", "exported", b"exported", "hello", b"hello", "leaving", b"leaving", "message", b"message", "parted", b"parted", "progress", b"progress", "ready", b"ready", "restored", b"restored", "skipped", b"skipped"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "ready", "progress", "parted", "leaving", "broke", "exported", "restored", "checkpointed", "skipped"] | None: ...
+    def HasField(self, field_name: typing.Literal["broke", b"broke", "checkpointed", b"checkpointed", "epoch_end", b"epoch_end", "exported", b"exported", "figures", b"figures", "hello", b"hello", "leaving", b"leaving", "message", b"message", "parted", b"parted", "progress", b"progress", "ready", b"ready", "restored", b"restored", "skipped", b"skipped", "task_done", b"task_done", "wants", b"wants"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["broke", b"broke", "checkpointed", b"checkpointed", "epoch_end", b"epoch_end", "exported", b"exported", "figures", b"figures", "hello", b"hello", "leaving", b"leaving", "message", b"message", "parted", b"parted", "progress", b"progress", "ready", b"ready", "restored", b"restored", "skipped", b"skipped", "task_done", b"task_done", "wants", b"wants"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "ready", "progress", "parted", "leaving", "broke", "exported", "restored", "checkpointed", "skipped", "wants", "task_done", "figures", "epoch_end"] | None: ...
 
 global___FromWorker = FromWorker
 
@@ -537,6 +557,150 @@ class Skipped(google.protobuf.message.Message):
 global___Skipped = Skipped
 
 @typing.final
+class Wants(google.protobuf.message.Message):
+    """Leased tasks, for evaluation and prediction. Piece of work 0 is the whole job of an evaluation or a prediction; piece k is
+    the evaluation after step k of a training. Tasks are those of the piece's dataset, by index.
+
+    The worker wants tasks of this piece, until all are done.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORK_FIELD_NUMBER: builtins.int
+    WHOLE_FIELD_NUMBER: builtins.int
+    work: builtins.int
+    whole: builtins.bool
+    """all tasks in one lease: a metric's state cannot be added up"""
+    def __init__(
+        self,
+        *,
+        work: builtins.int = ...,
+        whole: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["whole", b"whole", "work", b"work"]) -> None: ...
+
+global___Wants = Wants
+
+@typing.final
+class TaskDone(google.protobuf.message.Message):
+    """All tasks of a lease are done. Told twice, it counts once."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORK_FIELD_NUMBER: builtins.int
+    TASKS_FIELD_NUMBER: builtins.int
+    RECORDS_FIELD_NUMBER: builtins.int
+    SUMS_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    work: builtins.int
+    records: builtins.int
+    sums: builtins.bytes
+    """of an evaluation: float64, little-endian; what these tasks add to loss and metrics"""
+    seconds: builtins.float
+    """that it took"""
+    @property
+    def tasks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        work: builtins.int = ...,
+        tasks: collections.abc.Iterable[builtins.int] | None = ...,
+        records: builtins.int = ...,
+        sums: builtins.bytes = ...,
+        seconds: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["records", b"records", "seconds", b"seconds", "sums", b"sums", "tasks", b"tasks", "work", b"work"]) -> None: ...
+
+global___TaskDone = TaskDone
+
+@typing.final
+class Figures(google.protobuf.message.Message):
+    """What the worker has read from the sums of all tasks."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class ValuesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    WORK_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    work: builtins.int
+    epoch: builtins.int
+    @property
+    def values(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        work: builtins.int = ...,
+        epoch: builtins.int = ...,
+        values: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "values", b"values", "work", b"work"]) -> None: ...
+
+global___Figures = Figures
+
+@typing.final
+class EpochEnd(google.protobuf.message.Message):
+    """What training had to say at an epoch's end, from rank 0."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class ValuesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    EPOCH_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    STOPPED_FIELD_NUMBER: builtins.int
+    epoch: builtins.int
+    """counted from 0"""
+    step: builtins.int
+    stopped: builtins.str
+    """why training ends here; empty: it does not"""
+    @property
+    def values(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """loss and metrics over the epoch, val_… where there is validation data"""
+
+    def __init__(
+        self,
+        *,
+        epoch: builtins.int = ...,
+        step: builtins.int = ...,
+        values: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        stopped: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "step", b"step", "stopped", b"stopped", "values", b"values"]) -> None: ...
+
+global___EpochEnd = EpochEnd
+
+@typing.final
 class ToWorker(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -549,6 +713,8 @@ class ToWorker(google.protobuf.message.Message):
     STOP_FIELD_NUMBER: builtins.int
     RESTORE_FIELD_NUMBER: builtins.int
     CHECKPOINT_FIELD_NUMBER: builtins.int
+    LEASE_FIELD_NUMBER: builtins.int
+    SUMS_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome: ...
     @property
@@ -567,6 +733,10 @@ class ToWorker(google.protobuf.message.Message):
     def restore(self) -> global___Restore: ...
     @property
     def checkpoint(self) -> global___Checkpoint: ...
+    @property
+    def lease(self) -> global___Lease: ...
+    @property
+    def sums(self) -> global___Sums: ...
     def __init__(
         self,
         *,
@@ -579,10 +749,12 @@ class ToWorker(google.protobuf.message.Message):
         stop: global___Stop | None = ...,
         restore: global___Restore | None = ...,
         checkpoint: global___Checkpoint | None = ...,
+        lease: global___Lease | None = ...,
+        sums: global___Sums | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["abandon", b"abandon", "checkpoint", b"checkpoint", "export", b"export", "leave", b"leave", "message", b"message", "reform", b"reform", "restore", b"restore", "round", b"round", "stop", b"stop", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["abandon", b"abandon", "checkpoint", b"checkpoint", "export", b"export", "leave", b"leave", "message", b"message", "reform", b"reform", "restore", b"restore", "round", b"round", "stop", b"stop", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "round", "reform", "abandon", "export", "leave", "stop", "restore", "checkpoint"] | None: ...
+    def HasField(self, field_name: typing.Literal["abandon", b"abandon", "checkpoint", b"checkpoint", "export", b"export", "lease", b"lease", "leave", b"leave", "message", b"message", "reform", b"reform", "restore", b"restore", "round", b"round", "stop", b"stop", "sums", b"sums", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["abandon", b"abandon", "checkpoint", b"checkpoint", "export", b"export", "lease", b"lease", "leave", b"leave", "message", b"message", "reform", b"reform", "restore", b"restore", "round", b"round", "stop", b"stop", "sums", b"sums", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "round", "reform", "abandon", "export", "leave", "stop", "restore", "checkpoint", "lease", "sums"] | None: ...
 
 global___ToWorker = ToWorker
 
@@ -595,6 +767,7 @@ class Welcome(google.protobuf.message.Message):
     JOB_FOLDER_FIELD_NUMBER: builtins.int
     JOB_FIELD_NUMBER: builtins.int
     TOLD_STEP_FIELD_NUMBER: builtins.int
+    VALIDATION_FIELD_NUMBER: builtins.int
     spec: builtins.str
     """JobSpec as JSON"""
     job_folder: builtins.str
@@ -605,6 +778,10 @@ class Welcome(google.protobuf.message.Message):
     """the newest step the coordinator has heard of"""
     @property
     def dataset(self) -> global___Dataset: ...
+    @property
+    def validation(self) -> global___Dataset:
+        """of a training: what it is evaluated on; absent: nothing"""
+
     def __init__(
         self,
         *,
@@ -613,9 +790,10 @@ class Welcome(google.protobuf.message.Message):
         job_folder: builtins.str = ...,
         job: builtins.str = ...,
         told_step: builtins.int = ...,
+        validation: global___Dataset | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["dataset", b"dataset"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dataset", b"dataset", "job", b"job", "job_folder", b"job_folder", "spec", b"spec", "told_step", b"told_step"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["dataset", b"dataset", "validation", b"validation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["dataset", b"dataset", "job", b"job", "job_folder", b"job_folder", "spec", b"spec", "told_step", b"told_step", "validation", b"validation"]) -> None: ...
 
 global___Welcome = Welcome
 
@@ -663,6 +841,47 @@ class Round(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["global_batch", b"global_batch", "lanes", b"lanes", "members", b"members", "number", b"number", "position", b"position", "store_port", b"store_port", "synchronize", b"synchronize"]) -> None: ...
 
 global___Round = Round
+
+@typing.final
+class Lease(google.protobuf.message.Message):
+    """Do these tasks, in this order, and tell when all are done."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORK_FIELD_NUMBER: builtins.int
+    TASKS_FIELD_NUMBER: builtins.int
+    work: builtins.int
+    @property
+    def tasks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        work: builtins.int = ...,
+        tasks: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["tasks", b"tasks", "work", b"work"]) -> None: ...
+
+global___Lease = Lease
+
+@typing.final
+class Sums(google.protobuf.message.Message):
+    """All tasks of a piece of work are done."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORK_FIELD_NUMBER: builtins.int
+    SUMS_FIELD_NUMBER: builtins.int
+    work: builtins.int
+    sums: builtins.bytes
+    def __init__(
+        self,
+        *,
+        work: builtins.int = ...,
+        sums: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["sums", b"sums", "work", b"work"]) -> None: ...
+
+global___Sums = Sums
 
 @typing.final
 class Reform(google.protobuf.message.Message):
@@ -833,6 +1052,10 @@ class Status(google.protobuf.message.Message):
     CHECKPOINT_ERROR_FIELD_NUMBER: builtins.int
     SKIPPED_RECORDS_FIELD_NUMBER: builtins.int
     COORDINATOR_RESTARTS_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
+    WORK_FIELD_NUMBER: builtins.int
+    EVALUATIONS_FIELD_NUMBER: builtins.int
+    EPOCHS_FIELD_NUMBER: builtins.int
     phase: builtins.str
     """starting, training, reforming, exporting, stopping, done, failed, stopped"""
     message: builtins.str
@@ -860,6 +1083,8 @@ class Status(google.protobuf.message.Message):
     skipped_records: builtins.int
     """left out by on_bad_record=skip, each counted once"""
     coordinator_restarts: builtins.int
+    job: builtins.str
+    """train, evaluate, predict"""
     @property
     def position(self) -> global___Position: ...
     @property
@@ -873,6 +1098,18 @@ class Status(google.protobuf.message.Message):
     @property
     def checkpoint(self) -> global___Position:
         """the newest complete one; absent: none"""
+
+    @property
+    def work(self) -> global___Work:
+        """the newest piece of leased work; absent: there is none"""
+
+    @property
+    def evaluations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Evaluation]:
+        """the newest 20"""
+
+    @property
+    def epochs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EpochEnd]:
+        """the newest 20"""
 
     def __init__(
         self,
@@ -898,11 +1135,88 @@ class Status(google.protobuf.message.Message):
         checkpoint_error: builtins.str = ...,
         skipped_records: builtins.int = ...,
         coordinator_restarts: builtins.int = ...,
+        job: builtins.str = ...,
+        work: global___Work | None = ...,
+        evaluations: collections.abc.Iterable[global___Evaluation] | None = ...,
+        epochs: collections.abc.Iterable[global___EpochEnd] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "goodput", b"goodput", "position", b"position"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "checkpoint_error", b"checkpoint_error", "coordinator_restarts", b"coordinator_restarts", "exit_code", b"exit_code", "goodput", b"goodput", "loss", b"loss", "message", b"message", "num_epochs", b"num_epochs", "phase", b"phase", "position", b"position", "records", b"records", "records_per_second", b"records_per_second", "round", b"round", "rounds", b"rounds", "seconds", b"seconds", "seconds_left", b"seconds_left", "skipped_records", b"skipped_records", "target_workers", b"target_workers", "total_steps", b"total_steps", "training_seconds", b"training_seconds", "workers", b"workers"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "goodput", b"goodput", "position", b"position", "work", b"work"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "checkpoint_error", b"checkpoint_error", "coordinator_restarts", b"coordinator_restarts", "epochs", b"epochs", "evaluations", b"evaluations", "exit_code", b"exit_code", "goodput", b"goodput", "job", b"job", "loss", b"loss", "message", b"message", "num_epochs", b"num_epochs", "phase", b"phase", "position", b"position", "records", b"records", "records_per_second", b"records_per_second", "round", b"round", "rounds", b"rounds", "seconds", b"seconds", "seconds_left", b"seconds_left", "skipped_records", b"skipped_records", "target_workers", b"target_workers", "total_steps", b"total_steps", "training_seconds", b"training_seconds", "work", b"work", "workers", b"workers"]) -> None: ...
 
 global___Status = Status
+
+@typing.final
+class Work(google.protobuf.message.Message):
+    """How far a piece of leased work is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORK_FIELD_NUMBER: builtins.int
+    TASKS_FIELD_NUMBER: builtins.int
+    TASKS_DONE_FIELD_NUMBER: builtins.int
+    TASKS_LEASED_FIELD_NUMBER: builtins.int
+    RECORDS_FIELD_NUMBER: builtins.int
+    RECORDS_DONE_FIELD_NUMBER: builtins.int
+    work: builtins.int
+    tasks: builtins.int
+    tasks_done: builtins.int
+    tasks_leased: builtins.int
+    records: builtins.int
+    records_done: builtins.int
+    def __init__(
+        self,
+        *,
+        work: builtins.int = ...,
+        tasks: builtins.int = ...,
+        tasks_done: builtins.int = ...,
+        tasks_leased: builtins.int = ...,
+        records: builtins.int = ...,
+        records_done: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["records", b"records", "records_done", b"records_done", "tasks", b"tasks", "tasks_done", b"tasks_done", "tasks_leased", b"tasks_leased", "work", b"work"]) -> None: ...
+
+global___Work = Work
+
+@typing.final
+class Evaluation(google.protobuf.message.Message):
+    """A finished evaluation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class ValuesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    STEP_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    step: builtins.int
+    """0: of a trained model"""
+    epoch: builtins.int
+    @property
+    def values(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        step: builtins.int = ...,
+        epoch: builtins.int = ...,
+        values: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "step", b"step", "values", b"values"]) -> None: ...
+
+global___Evaluation = Evaluation
 
 @typing.final
 class Goodput(google.protobuf.message.Message):
