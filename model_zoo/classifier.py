@@ -1,4 +1,12 @@
-"""A deep neural network for tables of numbers, as SQLFlow's `TRAIN classifier.DNN`; try it on `model_zoo.tables`."""
+"""A deep neural network for classes from tables, as SQLFlow's `TRAIN classifier.DNN`; try it on the wine table.
+
+    python -m model_zoo.tables make data
+    edl train --model_zoo=model_zoo --model_def=classifier.DNN --params="n_features=13, n_classes=3" \\
+        --data='data/wine/train/*.recordio' --output=out/wine --num_epochs=50 --batch_size=32
+    edl evaluate --trained_model=out/wine --data='data/wine/test/*.recordio'
+
+Tables of any columns: `--input_fn=sqlflow.elasticdl_input_function` (`sqlflow.py` beside this file).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from edl_allreduce.contracts import vectorised
+from edl_allreduce.contracts import Mode, vectorised
 
 
 class DNN(keras.Model):
@@ -17,7 +25,7 @@ class DNN(keras.Model):
     Args:
         hidden_units: width of each hidden layer.
         n_classes: number of classes.
-        n_features: length of a record's `features`.
+        n_features: length of a record's `features`, for `default_input`.
         learning_rate: Adam's.
     """
 
@@ -47,12 +55,15 @@ class DNN(keras.Model):
         """Adam."""
         return keras.optimizers.Adam(self.learning_rate)
 
+    def default_metrics(self) -> list[Any]:
+        """The share of records told right."""
+        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+
     @vectorised
-    def default_input(self, records: Any) -> tuple[Any, Any]:
-        """Features [n, n_features] and labels [n] of n tf.Examples."""
-        example = {
-            "features": tf.io.FixedLenFeature([self.n_features], tf.float32),
-            "label": tf.io.FixedLenFeature([], tf.int64),
-        }
-        parsed = tf.io.parse_example(records, example)
+    def default_input(self, records: Any, mode: Mode = Mode.TRAINING) -> Any:
+        """Features [n, n_features] and labels [n] of n tf.Examples; for prediction the features alone."""
+        example = {"features": tf.io.FixedLenFeature([self.n_features], tf.float32)}
+        if mode == Mode.PREDICTION:
+            return tf.io.parse_example(records, example)["features"]
+        parsed = tf.io.parse_example(records, example | {"label": tf.io.FixedLenFeature([], tf.int64)})
         return parsed["features"], parsed["label"]

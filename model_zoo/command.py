@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 
 BATCH_SIZE = 256
 
 
-def run(name: str, make: Callable[[str], str], at_least: float, argv: Sequence[str] | None = None) -> None:
+def run(name: str, make: Callable[..., str], at_least: float | None = None, argv: Sequence[str] | None = None) -> None:
     """`make FOLDER` and `evaluate OUTPUT FILES…`; ends the process, with exit code 1 when the accuracy is too low.
 
     Args:
         name: the module's, for the help.
-        make: writes the data into a folder and says what it did.
-        at_least: the accuracy that `evaluate` asks for, unless told otherwise.
+        make: writes the data into a folder and says what it did; its keyword-only parameters become flags.
+        at_least: the accuracy that `evaluate` asks for, unless told otherwise; None: there is no `evaluate`.
         argv: the arguments, by default the process's.
     """
     from edl_allreduce.errors import EdlError
 
     parser = argparse.ArgumentParser(prog=f"python -m model_zoo.{name}")
     commands = parser.add_subparsers(dest="command", required=True)
-    maker = commands.add_parser("make", help="write the data as RecordIO into FOLDER/train and FOLDER/test")
+    about = "write the data as RecordIO into FOLDER/train and FOLDER/test"
+    maker = commands.add_parser("make", help=about, description=inspect.getdoc(make))
     maker.add_argument("folder")
-    evaluator = commands.add_parser("evaluate", help="print the accuracy of a trained model on RecordIO files")
-    evaluator.add_argument("output", help="folder or URL of the trained model")
-    evaluator.add_argument("files", nargs="+", help="files, patterns or folders of held-out records")
-    evaluator.add_argument("--at_least", type=float, default=at_least, help="fail below this accuracy (%(default)s)")
+    flags = [each for each in inspect.signature(make).parameters.values() if each.kind is each.KEYWORD_ONLY]
+    for flag in flags:
+        maker.add_argument(f"--{flag.name}", type=type(flag.default), default=flag.default)
+    if at_least is not None:
+        evaluator = commands.add_parser("evaluate", help="print the accuracy of a trained model on RecordIO files")
+        evaluator.add_argument("output", help="folder or URL of the trained model")
+        evaluator.add_argument("files", nargs="+", help="files, patterns or folders of held-out records")
+        evaluator.add_argument(
+            "--at_least", type=float, default=at_least, help="fail below this accuracy (%(default)s)"
+        )
     chosen = parser.parse_args(argv)
     try:
         if chosen.command == "make":
-            print(make(chosen.folder))
+            print(make(chosen.folder, **{flag.name: getattr(chosen, flag.name) for flag in flags}))
             sys.exit(0)
         reached, records = accuracy(chosen.output, chosen.files)
     except EdlError as error:

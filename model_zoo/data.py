@@ -16,12 +16,23 @@ RECORDS_PER_FILE, RECORDS_PER_CHUNK = 256, 64
 Example = Mapping[str, Any]
 
 
-def split(examples: Sequence[Example], labels: Any) -> dict[str, list[Example]]:
-    """Shuffles the examples and cuts them into "train" and "test", with the same share of every label in both."""
+def split(examples: Sequence[Example], labels: Any | None) -> dict[str, list[Example]]:
+    """Shuffles the examples and cuts them into "train" and "test", with the same share of every label in both.
+
+    Args:
+        examples: all of them.
+        labels: their classes; None: they have none.
+    """
     from sklearn.model_selection import train_test_split
 
     train, test = train_test_split(list(examples), test_size=TEST_FRACTION, random_state=0, stratify=labels)
     return {"train": train, "test": test}
+
+
+def cut(examples: Sequence[Example]) -> dict[str, list[Example]]:
+    """Cuts examples that are in no order, such as synthetic ones, into "train" and "test"."""
+    end = len(examples) - round(len(examples) * TEST_FRACTION)
+    return {"train": list(examples[:end]), "test": list(examples[end:])}
 
 
 def write_splits(folder: str, name: str, splits: Mapping[str, Sequence[Example]]) -> str:

@@ -20,9 +20,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from edl_allreduce.contracts import vectorised
+from edl_allreduce.contracts import Mode, vectorised
 
-EXAMPLE = {"image": tf.io.FixedLenFeature([64], tf.float32), "label": tf.io.FixedLenFeature([], tf.int64)}
+IMAGE = {"image": tf.io.FixedLenFeature([64], tf.float32)}
+EXAMPLE = IMAGE | {"label": tf.io.FixedLenFeature([], tf.int64)}
 """A record: a tf.Example with 64 grey values from 0 to 16, row by row, and the digit."""
 
 
@@ -56,10 +57,16 @@ class Classifier(keras.Model):
         """Adam."""
         return keras.optimizers.Adam(self.learning_rate, epsilon=1e-4)
 
+    def default_metrics(self) -> list[Any]:
+        """The share of digits told right."""
+        return default_metrics()
+
     @staticmethod
     @vectorised
-    def default_input(records: Any) -> tuple[Any, Any]:
-        """Images [n, 8, 8] from 0 to 1, and digits [n], of n records."""
+    def default_input(records: Any, mode: Mode = Mode.TRAINING) -> Any:
+        """Images [n, 8, 8] from 0 to 1, and digits [n], of n records; for prediction the images alone."""
+        if mode == Mode.PREDICTION:
+            return tf.reshape(tf.io.parse_example(records, IMAGE)["image"], [-1, 8, 8]) / 16
         parsed = tf.io.parse_example(records, EXAMPLE)
         return tf.reshape(parsed["image"], [-1, 8, 8]) / 16, parsed["label"]
 
@@ -92,14 +99,21 @@ def default_optimizer(learning_rate: float = 0.006) -> Any:
     return keras.optimizers.Adam(learning_rate, epsilon=1e-4)
 
 
+def default_metrics() -> list[Any]:
+    """The metrics of `functional_classifier`."""
+    return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+
+
 @vectorised
-def default_input(records: Any) -> tuple[Any, Any]:
+def default_input(records: Any, mode: Mode = Mode.TRAINING) -> Any:
     """The input function of `functional_classifier`."""
-    return Classifier.default_input(records)
+    return Classifier.default_input(records, mode)
 
 
-def per_record_input(record: Any) -> tuple[Any, Any]:
-    """Image [8, 8] from 0 to 1, and digit, of one record."""
+def per_record_input(record: Any, mode: Mode = Mode.TRAINING) -> Any:
+    """Image [8, 8] from 0 to 1, and digit, of one record; for prediction the image alone."""
+    if mode == Mode.PREDICTION:
+        return tf.reshape(tf.io.parse_single_example(record, IMAGE)["image"], [8, 8]) / 16
     parsed = tf.io.parse_single_example(record, EXAMPLE)
     return tf.reshape(parsed["image"], [8, 8]) / 16, parsed["label"]
 

@@ -1,8 +1,9 @@
-"""The iris, wine and breast-cancer tables as RecordIO: small real data for classifiers, without a download.
+"""The iris, wine, breast-cancer and diabetes tables as RecordIO: small real data without a download.
 
-They come with scikit-learn (`sklearn.datasets`; from the UCI Machine Learning Repository): 150 flowers with 4 features
-in 3 classes, 178 wines with 13 features in 3 classes, 569 tumours with 30 features in 2 classes. Features are
-standardised by the training part's mean and deviation.
+They come with scikit-learn (`sklearn.datasets`). For classifiers, from the UCI Machine Learning Repository: 150 flowers
+with 4 features in 3 classes, 178 wines with 13 features in 3 classes, 569 tumours with 30 features in 2 classes. For
+regressors: 442 patients with 10 features and how their diabetes went on after a year, from 25 to 346 (B. Efron et al.,
+"Least Angle Regression", 2004). Features are standardised by the training part's mean and deviation.
 
     python -m model_zoo.tables make data
     edl train --model_zoo=model_zoo --model_def=classifier.DNN --params="n_features=13, n_classes=3" \\
@@ -12,7 +13,9 @@ standardised by the training part's mean and deviation.
 
 from __future__ import annotations
 
-TABLES = ("iris", "wine", "breast_cancer")
+CLASSES = ("iris", "wine", "breast_cancer")
+"""Tables whose label is a class, from 0 on; the others' is a number."""
+TABLES = (*CLASSES, "diabetes")
 
 
 def make(folder: str) -> str:
@@ -28,7 +31,10 @@ def make_table(folder: str, table: str) -> str:
     from model_zoo.data import split, write_splits
 
     features, labels = getattr(sklearn.datasets, f"load_{table}")(return_X_y=True)
-    parts = split([{"features": row, "label": int(label)} for row, label in zip(features, labels, strict=True)], labels)
+    kind, classes = (int, labels) if table in CLASSES else (float, None)
+    parts = split(
+        [{"features": row, "label": kind(label)} for row, label in zip(features, labels, strict=True)], classes
+    )
     scaler = sklearn.preprocessing.StandardScaler().fit([example["features"] for example in parts["train"]])
     scaled = {
         name: [
