@@ -27,6 +27,8 @@ EXTRAS = {
         *HOROVOD_NEEDS,
     ],
     "worker-gpu": ["tensorflow[and-cuda]>=2.21,<2.22", "keras>=3.12,<4", "safetensors>=0.4.3", *HOROVOD_NEEDS],
+    "parquet": ["pyarrow>=17"],
+    "sql": ["sqlalchemy>=2.0.36"],
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2025.2"],
     "kubernetes": ["kubernetes>=31"],
@@ -52,7 +54,7 @@ TOOLS = [
     "types-PyYAML",
     "types-setuptools",
 ]
-USED_IN_TESTS = ("gcs", "s3", "kubernetes", "docker", "demo", "bench")
+USED_IN_TESTS = ("parquet", "sql", "gcs", "s3", "kubernetes", "docker", "demo", "bench")
 EXTRAS["dev"] = [*TOOLS, *(line for name in USED_IN_TESTS for line in EXTRAS[name])]
 
 setup(
@@ -68,6 +70,7 @@ setup(
         "cramjam>=2.8",
         "fire>=0.6",
         "fsspec>=2024.6",
+        "google-crc32c>=1.6",
         "grpcio>=1.73.1",
         "numpy>=1.26",
         "protobuf>=6.31,<8",

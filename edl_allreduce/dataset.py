@@ -1,4 +1,4 @@
-"""The data of a job as tasks: runs of whole RecordIO chunks with their byte offsets, so that no worker scans a file."""
+"""The data of a job as tasks: runs of whole chunks with their byte offsets, so that no worker scans a file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edl_allreduce.recordio import ChunkRef
+from edl_allreduce.records.formats import AUTO
 
 LANES = 64
 LANES_PER_WORKER = 8  # so that the lanes split evenly enough
@@ -45,11 +46,13 @@ class Dataset:
         files: paths or URLs.
         tasks: in file order; every record is in exactly one.
         lanes: V, see `position`.
+        data_format: what `records.open_reader` needs beside a file's name.
     """
 
     files: tuple[str, ...]
     tasks: tuple[Task, ...]
     lanes: int
+    data_format: str = AUTO
 
     @cached_property
     def task_records(self) -> npt.NDArray[np.int64]:
@@ -76,18 +79,20 @@ def make_dataset(
     records_per_task: int,
     lanes: int = 0,
     num_workers: int = 1,
+    data_format: str = AUTO,
 ) -> Dataset:
     """Cuts indexed files into tasks of at most `records_per_task` records (and 8 MiB) where the chunks allow.
 
     Args:
         lanes: V; 0 chooses 64 (8 per worker with more than 8 workers), fewer when a worker's open tasks would need
             more than 1 GiB.
+        data_format: of the files, as they have been indexed.
     """
     tasks = tuple(task for file, index in enumerate(indexes) for task in _cut(file, index, records_per_task))
     largest = max((task.size for task in tasks), default=1)
     affordable = num_workers * OPEN_BYTES // (largest * INFLATION)
     wanted = max(LANES, LANES_PER_WORKER * num_workers)
-    return Dataset(tuple(files), tasks, lanes or max(num_workers, min(wanted, affordable)))
+    return Dataset(tuple(files), tasks, lanes or max(num_workers, min(wanted, affordable)), data_format)
 
 
 def _cut(file: int, index: Sequence[ChunkRef], records_per_task: int) -> list[Task]:

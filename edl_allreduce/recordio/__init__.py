@@ -1,6 +1,6 @@
 """RecordIO files, byte-compatible with github.com/wangkuiyi/recordio, so that data made for ElasticDL trains here.
 
-docs/recordio.md describes the format and what is verified. Nothing here imports TensorFlow.
+docs/data.md describes the format and what is verified. Nothing here imports TensorFlow.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ compressed payload, compressor, size of the compressed payload, number of record
 each record is a little-endian uint32 length and its bytes. Source: github.com/wangkuiyi/recordio, header.go, chunk.go.
 
 The checksum covers the payload alone. The header's other fields are checked against each other, the file's size and
-the decompressed payload, so that no damaged field yields a wrong record (docs/recordio.md says which check finds what).
+the decompressed payload, so that no damaged field yields a wrong record (docs/data.md says which check finds what).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
+import numpy.typing as npt
 
 from edl_allreduce.errors import CorruptFile, DataError
 from edl_allreduce.recordio import codec
@@ -36,11 +37,12 @@ _WALK = 1 << 16  # records whose places are Python integers at a time
 
 @dataclass(frozen=True)
 class ChunkRef:
-    """Where a chunk is in its file.
+    """Where a chunk is in its file; of every format that a job can read (`edl_allreduce.records`).
 
     Attributes:
-        offset: byte offset of the chunk's header.
-        size: bytes of header and compressed payload together.
+        offset: byte offset where it begins; no two chunks of a file share it.
+        size: its bytes in the file, from `offset` on. Only Parquet gives more where a chunk takes more than three times
+            as much memory (see `edl_allreduce.records.parquet`).
         records: number of records, at least 1.
     """
 
@@ -139,7 +141,7 @@ def _split(payload: Buffer, start: int, count: int) -> Records:
     if count * width == end - start:  # Probably records of one size, as numbers and images are: no need to walk.
         lengths = np.ndarray(count, "<u4", payload, offset=start, strides=(width,))
         if (lengths == width - LENGTH.size).all():
-            return Records(payload, np.arange(start, end + 1, width))
+            return _between(payload, np.arange(start, end + 1, width))
     marks = np.empty(count + 1, np.int64)
     marks[0] = position = start
     unpack = LENGTH.unpack_from
@@ -153,7 +155,12 @@ def _split(payload: Buffer, start: int, count: int) -> Records:
         position = end + 1
     if position != end:
         raise Damaged(_misfit(payload, start, count))
-    return Records(payload, marks)
+    return _between(payload, marks)
+
+
+def _between(payload: Buffer, marks: npt.NDArray[np.int64]) -> Records:
+    """The records whose lengths begin at `marks`, of which the last one is the end."""
+    return Records(payload, marks[:-1] + LENGTH.size, marks[1:])
 
 
 def _misfit(payload: Buffer, start: int, count: int) -> str:

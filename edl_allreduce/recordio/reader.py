@@ -42,6 +42,9 @@ class ChunkReader:
             yield offset, header
             offset += HEADER.size + header.size
 
+    def columns(self) -> None:
+        """Records have none."""
+
     def index(self) -> tuple[ChunkRef, ...]:
         """All chunks of the file. Raises CorruptFile, StorageError."""
         return tuple(ChunkRef(at, HEADER.size + header.size, header.records) for at, header in self.headers())

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 Buffer: TypeAlias = bytes | memoryview
 
-_LENGTH_BYTES = 4
 _BLOCK = 256  # records made at a time while iterating
 
 
@@ -18,23 +17,23 @@ class Records(Sequence[bytes]):
     """The records of one chunk, in the order they were written.
 
     Args:
-        buffer: the bytes, each record behind its 4-byte length.
-        marks: int64 [number of records + 1], strictly growing: where each record's length begins, and the end.
+        buffer: the bytes.
+        begins, ends: int64 [number of records]: where in `buffer` each record lies.
     """
 
-    __slots__ = ("_buffer", "_marks", "_view")
+    __slots__ = ("_begins", "_buffer", "_ends", "_view")
 
-    def __init__(self, buffer: Buffer, marks: NDArray[np.int64]) -> None:
-        self._buffer, self._marks = buffer, marks
+    def __init__(self, buffer: Buffer, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+        self._buffer, self._begins, self._ends = buffer, begins, ends
         self._view = memoryview(buffer)
 
     def __len__(self) -> int:
-        return len(self._marks) - 1
+        return len(self._begins)
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the records keep occupied."""
-        return len(self._buffer) + self._marks.nbytes
+        return len(self._buffer) + self._begins.nbytes + self._ends.nbytes
 
     @overload
     def __getitem__(self, index: int) -> bytes: ...
@@ -44,7 +43,7 @@ class Records(Sequence[bytes]):
         if isinstance(index, slice):
             return self.take(np.arange(*index.indices(len(self))))
         number = range(len(self))[index]
-        return self._view[int(self._marks[number]) + _LENGTH_BYTES : int(self._marks[number + 1])].tobytes()
+        return self._view[int(self._begins[number]) : int(self._ends[number])].tobytes()
 
     def __iter__(self) -> Iterator[bytes]:
         return self.since(0)
@@ -59,8 +58,7 @@ class Records(Sequence[bytes]):
         chosen: NDArray[Any] = np.asarray(indices, dtype=np.int64)
         if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
             raise IndexError(f"record numbers from 0 to {len(self) - 1} exist, got {chosen.min()} to {chosen.max()}")
-        begins = (self._marks[chosen] + _LENGTH_BYTES).tolist()
-        ends = self._marks[chosen + 1].tolist()
+        begins, ends = self._begins[chosen].tolist(), self._ends[chosen].tolist()
         if isinstance(self._buffer, bytes):
             data = self._buffer
             return [data[begin:end] for begin, end in zip(begins, ends, strict=True)]

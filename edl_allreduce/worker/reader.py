@@ -10,16 +10,19 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from edl_allreduce import recordio
 from edl_allreduce.dataset import INFLATION, Dataset
 from edl_allreduce.order import EpochOrder
 from edl_allreduce.position import Array, Position, Schedule, own_positions
+from edl_allreduce.recordio import Records
+from edl_allreduce.records import open_reader
+from edl_allreduce.records.base import Chunk
 from edl_allreduce.worker.bad_records import LeftOut
 
 BLOCK_RECORDS = 4096  # positions located at a time; amortises the arithmetic of small steps
 BLOCK_BYTES = 16 << 20
 NOTHING = LeftOut()
-NO_RECORDS = recordio.Records(b"", np.zeros(1, np.int64))  # stands for a chunk whose records are all left out
+_NOWHERE = np.zeros(0, np.int64)
+NO_RECORDS = Records(b"", _NOWHERE, _NOWHERE)  # stands for a chunk whose records are all left out
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class StepReader:
         self.schedule = Schedule(dataset.records, epochs)
         self._order = EpochOrder(dataset, seed, 0, shuffle)
         self._epoch = 0
-        self._open: dict[int, list[recordio.Records]] = {}
+        self._open: dict[int, list[Chunk]] = {}
         self._keep = 0
         self._lock = threading.Lock()
 
@@ -130,10 +133,11 @@ class StepReader:
             taken[here] = self._open[number][chunk].take(places[here] - starts[chunk])
         return taken  # type: ignore[return-value]
 
-    def _read_task(self, number: int, left_out: LeftOut) -> list[recordio.Records]:
-        task, chunks = self._dataset.tasks[number], []
+    def _read_task(self, number: int, left_out: LeftOut) -> list[Chunk]:
+        task = self._dataset.tasks[number]
+        chunks: list[Chunk] = []
         end = 0
-        with recordio.open_reader(self._dataset.files[task.file]) as reader:
+        with open_reader(self._dataset.files[task.file], self._dataset.data_format) as reader:
             for chunk in task.chunks:
                 begin, end = end, end + chunk.records
                 chunks.append(NO_RECORDS if left_out.covers(number, begin, end) else reader.read_chunk(chunk))
