@@ -99,24 +99,27 @@ def parse_column(text: str) -> Column:
 
 def _cells(records: Any) -> Cells:
     """Reads tf.Examples without knowing their columns, by the messages they are made of (tensorflow/core/example)."""
-    features = _message(records, "Example", "features")
-    _, [entries] = _decode(features, "Features", ["feature"])
+    entries, _ = _decode(_message(records, "Example", "features"), "Features", "feature")
     names, values = (_message(entries, "Features.FeatureEntry", field) for field in ("key", "value"))
-    lists = [_message(values, "Feature", f"{kind}_list") for kind in ("float", "int64", "bytes")]
+    kinds = (("Float", tf.float32), ("Int64", tf.int64), ("Bytes", tf.string))
     floats, whole, texts = (
-        _decode(each, f"{kind}List", ["value"], dtype)
-        for each, kind, dtype in zip(lists, ("Float", "Int64", "Bytes"), (tf.float32, tf.int64, tf.string), strict=True)
+        _decode(_message(values, "Feature", f"{kind.lower()}_list"), f"{kind}List", "value", dtype)
+        for kind, dtype in kinds
     )
-    return Cells(names, *((each[1][0], each[0][..., 0]) for each in (floats, whole, texts)))
+    return Cells(names, floats, whole, texts)
 
 
-def _decode(messages: Any, name: str, fields: list[str], dtype: Any = tf.string) -> Any:
-    return tf.io.decode_proto(messages, f"tensorflow.{name}", fields, [dtype] * len(fields))
+def _decode(messages: Any, name: str, field: str, dtype: Any = tf.string) -> tuple[Any, Any]:
+    """A repeated field of each message: values [..., most values in a message], and how many each message has [...]."""
+    flat = tf.pad(tf.reshape(messages, [-1]), [[0, 1]])  # the operation refuses to decode nothing
+    counts, [values] = tf.io.decode_proto(flat, f"tensorflow.{name}", [field], [dtype])
+    shape = tf.shape(messages)
+    return tf.reshape(values[:-1], tf.concat([shape, tf.shape(values)[1:]], 0)), tf.reshape(counts[:-1], shape)
 
 
 def _message(messages: Any, name: str, field: str) -> Any:
     """A field that each message has once or not at all; then it is empty."""
-    return tf.strings.reduce_join(_decode(messages, name, [field])[1][0], axis=-1)
+    return tf.strings.reduce_join(_decode(messages, name, field)[0], axis=-1)
 
 
 def _hashed(cells: Cells, label: str, width: int) -> Any:
@@ -147,12 +150,12 @@ def _scattered(keys: Any, weights: Any, known: Any, counts: Any, width: int) -> 
 def _column(cells: Cells, column: Column, missing: float | None) -> Any:
     if column.text:
         return _texts(cells, column, missing is not None)
-    advice = f"; {column.name + ':hash32'!r} among the columns gives it 32 places"
+    advice = f"; {column.name}:hash32 among the columns gives it 32 places"
     return _numbers(cells, column, missing, advice)
 
 
 def _label(cells: Cells, label: str) -> Any:
-    return tf.reshape(_numbers(cells, Column(label, 1, False), None, "; `edl convert --label` numbers it"), [-1])
+    return tf.reshape(_numbers(cells, Column(label, 1, False), None, "; `edl convert --label` numbers texts"), [-1])
 
 
 def _numbers(cells: Cells, column: Column, missing: float | None, advice: str) -> Any:
@@ -165,7 +168,7 @@ def _numbers(cells: Cells, column: Column, missing: float | None, advice: str) -
     empty = tf.equal(count, 0) & (missing is not None)
     no_text = tf.equal(_count(here, cells.texts), 0)
     checks = [
-        tf.debugging.Assert(tf.reduce_all(no_text), [f"column {column.name!r} holds text{advice}"]),
+        tf.debugging.Assert(tf.reduce_all(no_text), [f"column {column.name} holds text{advice}"]),
         _assert_there(cells, column, empty | ~no_text | tf.equal(count, column.width)),
     ]
     with tf.control_dependencies(checks):
@@ -182,7 +185,7 @@ def _texts(cells: Cells, column: Column, may_miss: bool) -> Any:
         total += tf.reduce_sum(tf.where(there[..., None], tf.one_hot(hashes, column.width), 0.0), axis=[1, 2])
     no_fraction = tf.reduce_all(tf.equal(_count(here, cells.floats), 0))
     checks = [
-        tf.debugging.Assert(no_fraction, [f"column {column.name!r} holds fractions, which have no places by hash"]),
+        tf.debugging.Assert(no_fraction, [f"column {column.name} holds fractions, which have no places by hash"]),
         _assert_there(cells, column, tf.reduce_any(here, axis=1) | may_miss),
     ]
     with tf.control_dependencies(checks):
@@ -206,5 +209,5 @@ def _assert_there(cells: Cells, column: Column, good: Any) -> Any:
     names = tf.gather(tf.pad(cells.names, [[0, 1], [0, 0]]), first)
     has = tf.strings.reduce_join(tf.boolean_mask(names, tf.not_equal(names, "")), separator=", ")
     wanted = "a value" if column.text else f"{column.width} numbers" if column.width > 1 else "one number"
-    told = tf.strings.join([f"a record does not have {wanted} in column {column.name!r}; its columns are: ", has])
+    told = tf.strings.join([f"a record does not have {wanted} in column {column.name}; its columns are: ", has])
     return tf.debugging.Assert(tf.reduce_all(good), [told])
