@@ -104,7 +104,8 @@ def differences(origin: JobSpec, wanted: JobSpec) -> list[str]:
     """What makes two trainings different ones, as texts: "batch_size was 64, is 128".
 
     Only what changes the loss curve counts. num_epochs may differ: that is how a training is prolonged. So may where
-    the model's files are, on_bad_record, and what the dataset's fingerprint decides: which files, how many lanes.
+    the model's files are, on_bad_record, how a worker computes its part (max_local_batch, jit_compile), and what the
+    dataset's fingerprint decides: which files, how many lanes.
     """
     old, new = _decisive(origin), _decisive(wanted)
     return [f"{name} was {_spoken(old[name])}, is {_spoken(new[name])}" for name in old if old[name] != new[name]]
@@ -124,6 +125,11 @@ def _decisive(spec: JobSpec) -> dict[str, Any]:
         "batch_size": batch,
         "minibatch_size": training.minibatch_size,
         "seed": training.seed,
+        "scale_learning_rate": training.scale_learning_rate,
+        "warmup_steps": training.warmup_steps,
+        "class_weight": training.class_weights,
+        "mixed_precision": training.mixed_precision,
+        "gradient_compression": training.gradient_compression,
     }
 
 

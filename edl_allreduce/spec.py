@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from edl_allreduce import flags
+from edl_allreduce.class_weight import parse_class_weight
 from edl_allreduce.errors import UsageError
 from edl_allreduce.flags import flag
 from edl_allreduce.params import format_params, parse_params
 
 DEFAULT_BATCH_SIZE = 128
+PRECISIONS = ("", "mixed_float16", "mixed_bfloat16")
+COMPRESSIONS = ("none", "fp16")
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,28 @@ class TrainingSpec:
     seed: int = flag(
         "seed of everything random: initial weights, the order of the records, dropout", 0, check="not negative"
     )
+    scale_learning_rate: bool = flag("with minibatch_size: multiply the learning rate by the number of workers", False)
+    warmup_steps: int = flag(
+        "over the first so many steps the learning rate rises linearly to its full value", 0, check="not negative"
+    )
+    class_weight: str = flag(
+        'how much the records of a class count, as "{0: 1.0, 1: 5.0}"; other classes count 1', "", metavar="{CLASS:W,…}"
+    )
+    max_local_batch: int = flag(
+        "a worker computes at most so many records at a time, and adds up (0: all of its share of a step)",
+        0,
+        check="not negative",
+    )
+    mixed_precision: str = flag(
+        "compute with 16 bits, keep weights in 32", "", metavar="|".join(PRECISIONS[1:]), advanced=True
+    )
+    gradient_compression: str = flag(
+        "how gradients travel: none as they are, fp16 with 16 bits",
+        "none",
+        metavar="|".join(COMPRESSIONS),
+        advanced=True,
+    )
+    jit_compile: bool = flag("compile each worker's part of a step with XLA", False, advanced=True)
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.minibatch_size is not None:
@@ -97,6 +122,19 @@ class TrainingSpec:
                 "--batch_size and --minibatch_size: give one of them; "
                 "the first is per step, the second per step and worker"
             )
+        if self.scale_learning_rate and self.minibatch_size is None:
+            raise UsageError(
+                "--scale_learning_rate: needs --minibatch_size; with --batch_size the number of workers changes nothing"
+            )
+        for name, known in (("mixed_precision", PRECISIONS), ("gradient_compression", COMPRESSIONS)):
+            if (value := getattr(self, name)) not in known:
+                raise UsageError(f"--{name}: expected {' or '.join(filter(None, known))}, got {value!r}")
+        parse_class_weight(self.class_weight)
+
+    @property
+    def class_weights(self) -> dict[int, float]:
+        """`class_weight` as Python values."""
+        return parse_class_weight(self.class_weight)
 
     def global_batch(self, world_size: int) -> int:
         """Records that one step of a round with `world_size` workers consumes."""
@@ -217,6 +255,8 @@ class JobSpec:
         values = dict(values)
         if isinstance(values.get("params"), Mapping):
             values["params"] = format_params(values["params"])
+        if isinstance(values.get("class_weight"), Mapping):
+            values["class_weight"] = repr(dict(values["class_weight"]))
         return JobSpec(**flags.parse(GROUPS, values))
 
     def to_json(self) -> str:
