@@ -69,7 +69,7 @@ def main(rank: int, size: int, port: int, result: str) -> None:
         part = part_of(rank, size, number)
         wish = rank == size - 1 and number == STEPS - 1
         if len(features[part]):
-            outcome = step.train(tf.constant(features[part]), tf.constant(labels[part]), wish)
+            outcome = step.train(tf.constant(features[part]), tf.constant(labels[part]), part=wish)
         else:
             outcome = step.idle(wish)
         assert outcome.records == BATCH

@@ -56,7 +56,7 @@ def test_one_member_equals_keras_fit(ring: Ring) -> None:
     theirs.compile(optimizer=training.optimizer, loss=training.loss, jit_compile=False)
     ring.join()
     for features, labels in ring_member.batches(rows=ring_member.BATCH):
-        loss = step.train(tf.constant(features), tf.constant(labels), False).loss
+        loss = step.train(tf.constant(features), tf.constant(labels), part=False).loss
         assert loss == pytest.approx(float(theirs.train_on_batch(features, labels)), rel=1e-5)
         theirs.reset_metrics()
     ring.leave()
@@ -70,20 +70,20 @@ def test_a_step_that_fails_changes_nothing(ring: Ring) -> None:
     features, labels = (tf.constant(each) for each in ring_member.batches()[0])
     before = [variable.numpy() for variable in [*step.variables, *step.seed_variables]]
     with pytest.raises(tf.errors.OpError):  # no ring: every reduction fails
-        step.train(features, labels, False)
+        step.train(features, labels, part=False)
     for variable, value in zip([*step.variables, *step.seed_variables], before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
     ring.join()
-    step.train(features, labels, False)  # the traced step is as good as new
+    step.train(features, labels, part=False)  # the traced step is as good as new
     ring.leave()
     assert any((variable.numpy() != value).any() for variable, value in zip(step.variables, before, strict=False))
 
 
 def test_a_frozen_layer_and_constant_statistics_are_not_reduced() -> None:
     step = TrainStep(ring_member.make_training(ring_member.make_model()))
-    names = {step._non_trainable[i].path.rpartition("/")[2] for i in step._updated}
+    names = {step._non_trainable[i].path.rpartition("/")[2] for i in step._local.moved}
     assert {"moving_mean", "moving_variance"} <= names and "kernel" not in names
-    assert len(step._with_gradient) == len(step._trainable) == 6
+    assert len(step._local.with_gradient) == len(step._trainable) == 6
 
 
 def test_a_loss_that_is_a_sum_stays_a_sum(ring: Ring) -> None:
@@ -95,7 +95,7 @@ def test_a_loss_that_is_a_sum_stays_a_sum(ring: Ring) -> None:
     predicted = model(features, training=False).numpy()
     kernel = model.layers[-1].kernel.numpy()
     ring.join()
-    step.train(tf.constant(features), tf.constant(labels), False)
+    step.train(tf.constant(features), tf.constant(labels), part=False)
     ring.leave()
     assert predicted.shape == (ring_member.BATCH, 1) and (model.layers[-1].kernel.numpy() != kernel).any()
 
@@ -119,7 +119,7 @@ def test_an_assertion_that_fails_stops_the_step_before_the_ring(ring: Ring) -> N
     ring.join()
     for _ in range(20):
         with pytest.raises(tf.errors.InvalidArgumentError, match="assertion failed"):
-            step.train(features + 1000.0, labels, False)
+            step.train(features + 1000.0, labels, part=False)
     ring.leave()
     for variable, value in zip(step.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)

@@ -3,12 +3,14 @@
 Every worker reduces the *sum* over its examples together with their number, and all divide by the total, so the result
 does not depend on how the examples were split. The optimizer is applied only when every reduction has succeeded: a
 worker's weights are always exactly "after step k" or "after step k - 1".
+
+What a member computes by itself is in `local_part.py`; with which learning rate the optimizer is applied, in
+`learning_rate.py`; what is counted over an epoch, in `epoch_sums.py`.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +19,18 @@ import numpy as np
 import tensorflow as tf
 from horovod.tensorflow import mpi_ops
 
-from edl_allreduce.contracts.base import TrainingModel
+from edl_allreduce.contracts.base import Metric, TrainingModel
+from edl_allreduce.spec import TrainingSpec
+from edl_allreduce.worker.compression import Compression
+from edl_allreduce.worker.epoch_sums import EpochSums
+from edl_allreduce.worker.learning_rate import LearningRate
+from edl_allreduce.worker.local_part import LocalPart, Sums, Tensors
+from edl_allreduce.worker.precision import optimizer_of
 
-Tensors = list[tf.Tensor]
+SMALLEST_RATE = 2.0**-126
+"""To be sent for a learning rate of 0, since 0 means that none is sent."""
+
+DEFAULTS = TrainingSpec()
 
 
 @dataclass(frozen=True)
@@ -27,14 +38,16 @@ class Outcome:
     """What all members know after a step.
 
     Attributes:
-        loss: mean over all records of the step.
+        loss: the mean over all records of the step; their sum, when the model's loss is a sum.
         records: their number.
         part: some member wants the round to end here.
+        stopped: some member wants the training to end before this step: nothing was applied.
     """
 
     loss: float
     records: int
     part: bool
+    stopped: bool = False
 
 
 class TrainStep:
@@ -42,38 +55,50 @@ class TrainStep:
 
     Args:
         training: the model with its loss, optimizer and input function.
+        spec: how to train it.
+        steered: whether members may send a stop and a learning rate along.
+        metrics: of the model's, those to follow while training; their states must add up.
+        summed_losses: which of the model's additional losses are sums over the records; the others are means.
     """
 
-    def __init__(self, training: TrainingModel) -> None:
-        self._training = training
-        self._model, self._optimizer = training.model, training.optimizer
+    def __init__(
+        self,
+        training: TrainingModel,
+        spec: TrainingSpec = DEFAULTS,
+        steered: bool = False,
+        metrics: Sequence[Metric] = (),
+        summed_losses: Collection[int] = (),
+    ) -> None:
+        self._training, self._spec, self._steered = training, spec, steered
         training.build()
-        self._optimizer.build(self._model.trainable_variables)
-        self._trainable = list(self._model.trainable_variables)
-        self._non_trainable = list(self._model.non_trainable_variables)
-        takes_training = "training" in inspect.signature(self._model.call).parameters
-        self._call_arguments = {"training": True} if takes_training else {}
-        self._updated: list[int] = []  # non-trainable variables that the model's call changes; known once traced
-        self._with_gradient: list[int] = []
+        self._optimizer = optimizer_of(training)
+        self._optimizer.build(training.model.trainable_variables)
+        self._trainable = list(training.model.trainable_variables)
+        self._non_trainable = list(training.model.non_trainable_variables)
+        self._rate = LearningRate(self._optimizer, spec)
+        self._travel = Compression(spec, mpi_ops.size_op)
+        self._epoch = EpochSums(metrics)
+        self._local = LocalPart(training, self._optimizer, spec, summed_losses, self._epoch.changes)
         with tf.device("CPU:0"):
             self._computed_at = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        flags = tf.TensorSpec([len(_flags(steered, False, False, 0.0))])
         self._train = tf.function(self._train_step, autograph=False).get_concrete_function(
-            *training.input.element_spec, _FLAG
+            flags, *training.input.element_spec
         )
-        self._idle = tf.function(self._idle_step, autograph=False).get_concrete_function(_FLAG)
+        self._idle = tf.function(self._idle_step, autograph=False).get_concrete_function(flags)
         self._alone: Any = None  # traced when it is needed
 
     @property
     def graphs(self) -> tuple[Any, ...]:
         """The traced graphs, where operations that fail can be looked up."""
         alone = () if self._alone is None else (self._alone.graph,)
-        return (*alone, self._train.graph, *self._training.graphs)
+        return (*alone, self._train.graph, *self._local.graphs, *self._training.graphs)
 
     @property
     def variables(self) -> list[keras.Variable]:
         """All that training changes and all members share: the state that a newcomer receives."""
         shared = [each for each in self._non_trainable if not _is_seed(each)]
-        return [*self._trainable, *shared, *self._optimizer.variables]
+        return [*self._trainable, *shared, *self._optimizer.variables, self._epoch.variable]
 
     @property
     def seed_variables(self) -> list[keras.Variable]:
@@ -84,81 +109,106 @@ class TrainStep:
         """When this worker's own part of a step was last done, in seconds since 1970; any thread may ask."""
         return float(self._computed_at.numpy())
 
-    def train(self, features: Any, labels: Any, part: bool) -> Outcome:
-        """One step with this worker's share of the records."""
-        return _outcome(self._train(features, labels, _FLAGS[part]))
+    def learning_rate(self) -> float:
+        """The rate with which the next step will be applied; to be asked inside a round."""
+        return float(self._rate.of_step(mpi_ops.size))
 
-    def idle(self, part: bool) -> Outcome:
+    def reset_metrics(self) -> None:
+        """An epoch begins: its loss and its metrics are counted anew."""
+        self._epoch.reset()
+
+    def metric_results(self) -> dict[str, Any]:
+        """The epoch's mean loss and metrics so far, as `fit` logs them; lists where a metric has several values."""
+        return self._epoch.results()
+
+    def train(self, *batch: Any, part: bool, stop: bool = False, learning_rate: float = 0.0) -> Outcome:
+        """One step with this worker's share of the records.
+
+        Args:
+            batch: features, labels and, where the input function gives them, weights.
+            part: this worker wants the round to end after the step.
+            stop: the training is to end before this step; only where the step is steered, as the next.
+            learning_rate: of the optimizer from this step on; 0: as it was. At most one member may send one.
+        """
+        return _outcome(self._train(_flags(self._steered, part, stop, learning_rate), *batch))
+
+    def idle(self, part: bool, stop: bool = False, learning_rate: float = 0.0) -> Outcome:
         """The same step for a worker that has no record in it."""
-        return _outcome(self._idle(_FLAGS[part]))
+        return _outcome(self._idle(_flags(self._steered, part, stop, learning_rate)))
 
-    def alone(self, features: Any, labels: Any) -> tf.Tensor:
+    def alone(self, *batch: Any) -> tf.Tensor:
         """The loss of some records, summed, without the ring and without changing anything: finds those that fail."""
         if self._alone is None:
-            specs = self._training.input.element_spec
-            self._alone = tf.function(self._loss_alone, autograph=False).get_concrete_function(*specs)
-        return self._alone(features, labels)
+            function = tf.function(lambda *batch: self._local.loss_of(batch), autograph=False)
+            self._alone = function.get_concrete_function(*self._training.input.element_spec)
+        return self._alone(*batch)
 
-    def _loss_alone(self, features: Any, labels: Any) -> tf.Tensor:
-        count = tf.cast(tf.shape(tf.nest.flatten(features)[0])[0], tf.float32)
-        trainable = [tf.convert_to_tensor(variable.value) for variable in self._trainable]
-        state = [tf.convert_to_tensor(variable.value) for variable in self._non_trainable]
-        outputs, _, extra = self._model.stateless_call(
-            trainable, state, features, return_losses=True, **self._call_arguments
-        )
-        return self._total_loss(labels, outputs, extra, count)
-
-    def _train_step(self, features: Any, labels: Any, part: tf.Tensor) -> tf.Tensor:
-        count = tf.cast(tf.shape(tf.nest.flatten(features)[0])[0], tf.float32)
-        trainable = [tf.convert_to_tensor(variable.value) for variable in self._trainable]
-        before = [tf.convert_to_tensor(variable.value) for variable in self._non_trainable]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(trainable)
-            outputs, after, extra = self._model.stateless_call(
-                trainable, before, features, return_losses=True, **self._call_arguments
-            )
-            total = self._total_loss(labels, outputs, extra, count)
-            scaled = self._optimizer.scale_loss(total)
-        gradients = tape.gradient(scaled, trainable)
-        self._with_gradient = [i for i, each in enumerate(gradients) if each is not None]
-        self._updated = [i for i, (old, new) in enumerate(zip(before, after, strict=True)) if new is not old]
-        own = [tf.convert_to_tensor(gradients[i]) for i in self._with_gradient]
+    def _train_step(self, flags: tf.Tensor, *batch: Any) -> tf.Tensor:
+        own = self._local.of(batch)
         checks = [each for each in tf.compat.v1.get_default_graph().get_operations() if each.op_def.is_stateful]
         with tf.control_dependencies(checks):  # an assertion must stop the step before anything reaches the ring
-            return self._reduce_and_apply(own, [after[i] for i in self._updated], total, count, part)
+            all_sums, flags = self._reduce(own, flags)
+        return self._finish(all_sums, flags, [])
 
-    def _total_loss(self, labels: Any, outputs: Any, extra: Sequence[tf.Tensor], count: tf.Tensor) -> tf.Tensor:
-        """The sum over this worker's examples; regularisers count once per example, so that dividing restores them."""
-        loss = tf.cast(self._training.loss(labels, outputs), tf.float32)
-        total = tf.reduce_sum(loss) if self._training.loss_is_sum else tf.reduce_mean(loss) * count
-        return total + tf.add_n([tf.cast(each, tf.float32) for each in extra]) * count if extra else total
+    def _idle_step(self, flags: tf.Tensor) -> tf.Tensor:
+        all_sums, flags = self._reduce(self._local.nothing(), flags)
+        return self._finish(all_sums, flags, [all_sums.count < 1])  # when all members are idle, nothing happens
 
-    def _idle_step(self, part: tf.Tensor) -> tf.Tensor:
-        gradients = [tf.zeros_like(self._trainable[i].value) for i in self._with_gradient]
-        updates = [tf.convert_to_tensor(self._non_trainable[i].value) for i in self._updated]
-        return self._reduce_and_apply(gradients, updates, tf.zeros([]), tf.zeros([]), part)
-
-    def _reduce_and_apply(
-        self, gradients: Tensors, updates: Tensors, total: tf.Tensor, count: tf.Tensor, part: tf.Tensor
-    ) -> tf.Tensor:
-        with tf.control_dependencies([total, *gradients]):
+    def _reduce(self, own: Sums, flags: tf.Tensor) -> tuple[Sums, tf.Tensor]:
+        """The sums over all members; none of them is there before all are."""
+        with tf.control_dependencies([own.loss, own.total, *own.gradients, *own.total_gradients]):
             self._computed_at.assign(tf.timestamp())
-        shared = [i for i, each in enumerate(updates) if each.dtype.is_floating]
-        weighted = [updates[i] * tf.cast(count, updates[i].dtype) for i in shared]
-        sums = allreduce_sums([tf.stack([total, count, part]), *gradients, *weighted])
-        vector, reduced, moved = sums[0], sums[1 : 1 + len(gradients)], sums[1 + len(gradients) :]
-        records = tf.maximum(vector[1], 1.0)  # all members idle: only when a newcomer warms up alone
-        for i, each in zip(shared, moved, strict=True):
-            updates[i] = each / tf.cast(records, each.dtype)
-        if not self._training.loss_is_sum:
-            reduced = [each / tf.cast(records, each.dtype) for each in reduced]
-        with tf.control_dependencies(sums):  # all or nothing
-            reduced = [tf.identity(each) for each in reduced]
-            updates = [tf.identity(each) for each in updates]
-            self._optimizer.apply(reduced, [self._trainable[i] for i in self._with_gradient])
-            for i, value in zip(self._updated, updates, strict=True):
-                self._non_trainable[i].assign(value)
-        return vector
+        numbers = tf.concat([[own.loss, own.total, own.count], flags, own.metrics], axis=0)
+        gradients = [*own.gradients, *own.total_gradients]
+        reduced = allreduce_sums([numbers, *self._travel.packed(gradients), *own.moved])
+        with tf.control_dependencies(reduced):  # all or nothing
+            numbers, *others = (tf.identity(each) for each in reduced)
+            private = [tf.identity(each) for each in own.private]
+        summed = self._travel.unpacked(others[: len(gradients)], gradients)
+        cut, end = len(own.gradients), 3 + flags.shape[0]
+        all_sums = Sums(
+            *(numbers[0], numbers[1], numbers[2]),
+            gradients=summed[:cut],
+            total_gradients=summed[cut:],
+            moved=others[len(gradients) :],
+            private=private,
+            metrics=numbers[end:],
+        )
+        return all_sums, numbers[3:end]
+
+    def _finish(self, all_sums: Sums, flags: tf.Tensor, reasons_not_to: list[tf.Tensor]) -> tf.Tensor:
+        """Applies the step, unless there is a reason not to; gives [loss, records, *flags]."""
+        records = tf.maximum(all_sums.count, 1.0)
+        loss = all_sums.loss / records + all_sums.total
+        if self._steered:
+            reasons_not_to = [*reasons_not_to, flags[_STOP] > 0]
+        with tf.control_dependencies([loss]):
+            if reasons_not_to:
+                skip = tf.reduce_any(reasons_not_to)
+                tf.cond(skip, lambda: None, lambda: self._apply(all_sums, loss, records, flags))
+            else:
+                self._apply(all_sums, loss, records, flags)
+        return tf.concat([[loss, all_sums.count], flags], axis=0)
+
+    def _apply(self, all_sums: Sums, loss: tf.Tensor, records: tf.Tensor, flags: tf.Tensor) -> None:
+        local = self._local
+        gradients = {
+            i: each / tf.cast(records, each.dtype)
+            for i, each in zip(local.with_gradient, all_sums.gradients, strict=True)
+        }
+        for i, each in zip(local.with_total_gradient, all_sums.total_gradients, strict=True):
+            gradients[i] = gradients[i] + each if i in gradients else tf.identity(each)
+        if self._steered:
+            self._rate.set(flags[_RATE])
+        with self._rate.applied(mpi_ops.size_op):
+            self._optimizer.apply(
+                [gradients[i] for i in sorted(gradients)], [self._trainable[i] for i in sorted(gradients)]
+            )
+        for i, each in zip(local.moved, all_sums.moved, strict=True):
+            self._non_trainable[i].assign(each / tf.cast(records, each.dtype))
+        for i, each in zip(local.private, all_sums.private, strict=True):
+            self._non_trainable[i].assign(each)
+        self._epoch.add(loss, all_sums.count, all_sums.metrics)
 
 
 def allreduce_sums(tensors: Tensors) -> Tensors:
@@ -197,10 +247,19 @@ def _is_seed(variable: keras.Variable) -> bool:
     return str(variable.path).endswith("seed_generator_state")
 
 
+def _flags(steered: bool, part: bool, stop: bool, learning_rate: float) -> tf.Tensor:
+    """What a member says along with its sums: [part], or [part, stop, learning rate] where the step is steered."""
+    if not steered:
+        if stop or learning_rate:
+            raise ValueError("this step was not made to be steered")
+        return _PART if part else _GO_ON
+    return tf.constant([part, stop, learning_rate], tf.float32)
+
+
 def _outcome(vector: tf.Tensor) -> Outcome:
-    loss_sum, records, part = vector.numpy().tolist()
-    return Outcome(loss_sum / max(records, 1.0), round(records), part > 0)
+    loss, records, *flags = vector.numpy().tolist()
+    return Outcome(loss, round(records), flags[_PARTS] > 0, flags[_STOP] > 0 if len(flags) > 1 else False)
 
 
-_FLAG = tf.TensorSpec([], tf.float32)
-_FLAGS = {False: tf.constant(0.0), True: tf.constant(1.0)}
+_PARTS, _STOP, _RATE = range(3)
+_GO_ON, _PART = tf.constant([0.0]), tf.constant([1.0])

@@ -1,0 +1,199 @@
+"""A member's own part of a step: forward and backward over its records, as sums that can be added to the others'.
+
+Nothing is changed by it: Keras's `stateless_call` gives the new values of what a model's call changes, and the step
+assigns them once everybody's part has arrived.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from edl_allreduce.contracts.base import TrainingModel
+from edl_allreduce.spec import TrainingSpec
+from edl_allreduce.worker.weighting import weighted
+
+Tensors = list[tf.Tensor]
+Batch = tuple[Any, ...]
+
+
+class Sums(NamedTuple):
+    """What some records contribute to a step. All but `private` is added over the members.
+
+    Attributes:
+        loss: the part of the loss that is a mean over the records, times their number; float32, as the next two.
+        total: the part of the loss that is a sum over the records.
+        count: how many records.
+        gradients: of `loss`, one for every variable that has one.
+        total_gradients: of `total`.
+        moved: the new values of moving statistics, times the number of records.
+        private: the new values of what is every worker's own, such as the states of random generators.
+        metrics: by how much the metrics' states change, a vector.
+    """
+
+    loss: tf.Tensor
+    total: tf.Tensor
+    count: tf.Tensor
+    gradients: Tensors
+    total_gradients: Tensors
+    moved: Tensors
+    private: Tensors
+    metrics: tf.Tensor
+
+
+class LocalPart:
+    """Computes `Sums`; to be used while a step is traced.
+
+    Args:
+        training: the model, with variables, and its loss.
+        optimizer: scales the loss where mixed precision needs it.
+        spec: class weights, pieces, XLA.
+        summed: which of the model's additional losses are sums over the records; the others are means.
+        metrics: of (labels, outputs, weights): by how much the metrics change, a vector.
+
+    Attributes:
+        with_gradient, with_total_gradient: which trainable variables the gradients in `Sums` belong to.
+        moved, private: which non-trainable variables the values in `Sums` belong to.
+
+    All four are known once a batch has been traced.
+    """
+
+    def __init__(
+        self,
+        training: TrainingModel,
+        optimizer: Any,
+        spec: TrainingSpec,
+        summed: Collection[int],
+        metrics: Callable[[Any, Any, Any], tf.Tensor],
+    ) -> None:
+        self._training, self._model, self._optimizer, self._metrics = training, training.model, optimizer, metrics
+        self._class_weights, self._limit = spec.class_weights, spec.max_local_batch
+        self._summed = summed
+        self._loss_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        self._trainable = list(self._model.trainable_variables)
+        self._non_trainable = list(self._model.non_trainable_variables)
+        self._call_arguments = call_arguments(self._model)
+        self._metric_numbers = 0
+        self.with_gradient: list[int] = []
+        self.with_total_gradient: list[int] = []
+        self.moved: list[int] = []
+        self.private: list[int] = []
+        self._compute: Any = self._sums_of
+        if spec.jit_compile or self._limit:  # a function of its own: for XLA, and to be called for each piece
+            function = tf.function(self._sums_of, jit_compile=spec.jit_compile or None, autograph=False)
+            values = (list(map(_spec_of, group)) for group in (self._trainable, self._non_trainable))
+            self._compute = function.get_concrete_function(*values, *training.input.element_spec)
+
+    @property
+    def graphs(self) -> tuple[Any, ...]:
+        """The graphs that were traced, other than the caller's."""
+        return (self._compute.graph,) if hasattr(self._compute, "graph") else ()
+
+    def of(self, batch: Batch) -> Sums:
+        """The sums over a batch, computed in pieces of at most `max_local_batch` records."""
+        trainable, state = _values(self._trainable), _values(self._non_trainable)
+        if not self._limit:
+            return self._compute(trainable, state, *batch)  # type: ignore[no-any-return]
+        count, limit = _rows(batch), self._limit
+
+        def one_more(begin: tf.Tensor, sums: Sums) -> tuple[tf.Tensor, Sums]:
+            piece = tf.nest.map_structure(lambda each: each[begin : begin + limit], batch)
+            now = list(state)
+            for i, value in zip(self.private, sums.private, strict=True):
+                now[i] = value
+            return begin + limit, _added(sums, self._compute(trainable, now, *piece))
+
+        first = (tf.zeros([], tf.int32), self.nothing())
+        _, sums = tf.while_loop(lambda begin, _: begin < count, one_more, first, parallel_iterations=1)
+        return sums  # type: ignore[no-any-return]
+
+    def nothing(self) -> Sums:
+        """The sums over no records."""
+        zero = tf.zeros([])
+        return Sums(
+            loss=zero,
+            total=zero,
+            count=zero,
+            gradients=[tf.zeros_like(self._trainable[i].value) for i in self.with_gradient],
+            total_gradients=[tf.zeros_like(self._trainable[i].value) for i in self.with_total_gradient],
+            moved=[tf.zeros_like(self._non_trainable[i].value) for i in self.moved],
+            private=_values([self._non_trainable[i] for i in self.private]),
+            metrics=tf.zeros([self._metric_numbers]),
+        )
+
+    def loss_of(self, batch: Batch) -> tf.Tensor:
+        """The loss of a batch, summed; metrics are computed as well, so that records are found that fail there."""
+        (mean, total), _, metrics = self._forward(_values(self._trainable), _values(self._non_trainable), batch)
+        with tf.control_dependencies([metrics]):
+            return mean * tf.cast(_rows(batch), tf.float32) + total
+
+    def _sums_of(self, trainable: Tensors, before: Tensors, *batch: Any) -> Sums:
+        count = tf.cast(_rows(batch), tf.float32)
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(trainable)
+            (mean, total), after, metrics = self._forward(trainable, before, batch)
+            loss = mean * count
+            # With half precision the mean must be what is differentiated: the sum's gradients are too large for it.
+            targets = [self._optimizer.scale_loss(each) for each in (mean if self._loss_scaled else loss, total)]
+        of_loss, of_total = (tape.gradient(target, trainable) for target in targets)
+        self.with_gradient, gradients = _present(of_loss)
+        self.with_total_gradient, total_gradients = _present(of_total)
+        if self._loss_scaled:
+            gradients = [each * tf.cast(count, each.dtype) for each in gradients]
+        updated = [i for i, (old, new) in enumerate(zip(before, after, strict=True)) if new is not old]
+        self.moved = [i for i in updated if after[i].dtype.is_floating]
+        self.private = [i for i in updated if not after[i].dtype.is_floating]
+        self._metric_numbers = int(metrics.shape[0])
+        moved = [after[i] * tf.cast(count, after[i].dtype) for i in self.moved]
+        private = [after[i] for i in self.private]
+        return Sums(loss, total, count, gradients, total_gradients, moved, private, metrics)
+
+    def _forward(
+        self, trainable: Tensors, state: Tensors, batch: Batch
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor], Tensors, tf.Tensor]:
+        """Both parts of the loss, a mean over the records and a sum; the new state; how the metrics change."""
+        features, labels, weights = weighted(batch, self._class_weights)
+        outputs, after, additional = self._model.stateless_call(
+            trainable, state, features, return_losses=True, **self._call_arguments
+        )
+        given = (labels, outputs) if weights is None else (labels, outputs, weights)
+        loss = tf.cast(self._training.loss(*given), tf.float32)
+        parts = [(tf.reduce_sum(loss), True) if self._training.loss_is_sum else (tf.reduce_mean(loss), False)]
+        for i, each in enumerate(additional):
+            parts.append((tf.reduce_sum(tf.cast(each, tf.float32)), i in self._summed))
+        mean, total = (
+            tf.add_n([part for part, is_sum in parts if is_sum == wanted] or [tf.zeros([])]) for wanted in (False, True)
+        )
+        return (mean, total), after, self._metrics(labels, outputs, weights)
+
+
+def call_arguments(model: keras.Model) -> dict[str, bool]:
+    """What to call the model with, besides the features, so that it trains."""
+    return {"training": True} if "training" in inspect.signature(model.call).parameters else {}
+
+
+def _rows(batch: Batch) -> tf.Tensor:
+    return tf.shape(tf.nest.flatten(batch)[0])[0]
+
+
+def _values(variables: Sequence[keras.Variable]) -> Tensors:
+    return [tf.convert_to_tensor(variable.value) for variable in variables]
+
+
+def _spec_of(variable: keras.Variable) -> tf.TensorSpec:
+    return tf.TensorSpec(variable.shape, variable.dtype)
+
+
+def _present(gradients: Sequence[Any]) -> tuple[list[int], Tensors]:
+    """Those that are there, with their places; sparse ones as dense tensors."""
+    places = [i for i, each in enumerate(gradients) if each is not None]
+    return places, [tf.convert_to_tensor(gradients[i]) for i in places]
+
+
+def _added(sums: Sums, more: Sums) -> Sums:
+    added = tf.nest.map_structure(tf.add, sums, more)
+    return added._replace(private=more.private)  # type: ignore[no-any-return]
