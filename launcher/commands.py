@@ -73,7 +73,7 @@ def _from(module: str, name: str) -> Callable[[], Callable[..., int | None]]:
     return load
 
 
-DATA, JOBS = "launcher.data_commands", "launcher.job_commands"
+DATA, JOBS, ZOO = "launcher.data_commands", "launcher.job_commands", "launcher.zoo_commands"
 COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "train": Command("train a model with any number of workers of this machine", load_train),
     "scale": Command("change how many workers a running job keeps alive", _from(JOBS, "scale")),
@@ -84,6 +84,11 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
         "verify": Command("check every byte of RecordIO files", _from(DATA, "recordio_verify")),
     },
     "convert": Command("turn CSV or .npz files into RecordIO files of tf.Example", _from(DATA, "convert")),
+    "export": Command("write a trained model for Keras, TensorFlow Serving and their like", _from(ZOO, "export")),
+    "zoo": {
+        "list": Command("tell which models come with edl_allreduce", _from(ZOO, "zoo_list")),
+        "init": Command("make a folder with a first model of your own", _from(ZOO, "zoo_init")),
+    },
     "horovod": Command("build, install or check Horovod", lambda: horovod, raw=True),
     "version": Command("print the version", lambda: version),
 }

@@ -1,0 +1,1 @@
+"""What `edl zoo init` copies: a first model of one's own."""
