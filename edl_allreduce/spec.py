@@ -38,6 +38,9 @@ class ModelSpec:
     optimizer: str = flag(
         "optimizer to use instead of default_optimizer: a function of the zoo, or a Keras name", "", metavar="NAME"
     )
+    metrics: str = flag(
+        "metrics to use instead of the model's own: functions of the zoo, or Keras names", "", metavar="NAME,…"
+    )
 
     def __post_init__(self) -> None:
         if len(self.model_def.split(".")) < 1 or not all(part.isidentifier() for part in self.model_def.split(".")):
