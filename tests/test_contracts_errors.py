@@ -63,11 +63,11 @@ def test_zoo_is_no_folder(tmp_path: Path) -> None:
         ("line.Lime", "zoo/line.py has no 'Lime' (did you mean 'Line'?)"),
         (
             "line.GIVEN",
-            "zoo/line.py: GIVEN is a int; expected a keras.Model subclass, or a function that returns a model",
+            "zoo/line.py: GIVEN is a int; expected a keras.Model subclass, a function that returns a model, an ElasticDLSpec or a TrainSpec",
         ),
         (
             "line.Other",
-            "zoo/line.py: Other is a class derived from dict; expected a keras.Model subclass, or a function that returns a model",
+            "zoo/line.py: Other is a class derived from dict; expected a keras.Model subclass, a function that returns a model, an ElasticDLSpec or a TrainSpec",
         ),
         ("line", "zoo/line.py has no custom_model; to use the class Line of it, write --model_def=line.Line"),
     ],
@@ -163,8 +163,8 @@ def test_constructor_that_gives_a_layer_nonsense(tmp_path: Path) -> None:
     ("made", "expected"),
     [
         (
-            "keras.Input([2]), 3",
-            "zoo/line.py: line must make a keras.Model, it made a tuple; (inputs, outputs) is not supported yet",
+            "keras.Input([2]), 3, 4",
+            "zoo/line.py: line must make a keras.Model, it made a tuple",
         ),
         ("None", "zoo/line.py: line must make a keras.Model, it made a NoneType"),
     ],
@@ -208,8 +208,8 @@ def test_overrides_that_do_not_exist(tmp_path: Path, overrides: dict[str, str], 
     ("optimizer", "got"),
     [
         (
-            "tf.compat.v1.train.GradientDescentOptimizer(0.1)",
-            "tensorflow.python.training.gradient_descent.GradientDescentOptimizer; those of tf.compat.v1.train are not supported",
+            "tf.train.Checkpoint()",
+            "tensorflow.python.checkpoint.checkpoint.Checkpoint",
         ),
         ("0.1", "float"),
     ],
@@ -222,7 +222,9 @@ def test_optimizer_of_another_kind(tmp_path: Path, optimizer: str, got: str) -> 
 @pytest.mark.parametrize(
     ("loss", "expected"),
     [
-        ("{'a': 'mse'}", "one loss per output is not supported yet; give one function of (labels, outputs)"),
+        ("{'a': 'mse'}", "there is no output 'a'; the model names none of its outputs: give a list"),
+        ("['mse', 'mse']", "expected one for each of the model's 1 outputs, got 2"),
+        ("[None]", "expected a loss for at least one output, got [None]"),
         ("0.5", "expected a Keras loss or a function of (labels, outputs), got 0.5"),
         ("'nope'", "'nope' is neither in the model's file nor a Keras loss such as sparse_categorical_crossentropy"),
     ],
@@ -237,7 +239,13 @@ def test_loss_of_another_kind(tmp_path: Path, loss: str, expected: str) -> None:
         ("number", "expected it to return (features, labels), got a tensor"),
         ("{'x': number, 'label': number}", "expected it to return (features, labels), got a dict of 2"),
         ("[number, number]", "expected it to return (features, labels), got a list of 2"),
-        ("number, number, number", "sample weights are not supported yet; expected (features, labels), got 3 values"),
+        ("(number,) * 4", "expected it to return (features, labels), got a tuple of 4"),
+        ("number, number, record", "expected one number per record as its weight, got string of shape (None,)"),
+        (
+            "number, number, tf.zeros([2])",
+            "expected one number per record as its weight, got float32 of shape (None, 2)",
+        ),
+        ("number, number, {'a': number}", "expected one number per record as its weight, got a dict"),
     ],
 )
 def test_input_function_that_returns_something_else(tmp_path: Path, returned: str, expected: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edl_allreduce.contracts import Mode, arguments, vectorised, zoo_files
-from edl_allreduce.contracts.arguments import Takes, is_loss, outputs_come_first, takes
+from edl_allreduce.contracts.arguments import Takes, by_role, is_loss, takes
 from edl_allreduce.contracts.base import is_vectorised
 from edl_allreduce.contracts.resolve import Location, find_definition, locate, modules_of
 from edl_allreduce.contracts.zoo_files import code_files
@@ -151,22 +151,38 @@ def with_defaults(from_logits: bool = True, smoothing: float = 0.0) -> None: ...
 
 
 @pytest.mark.parametrize(
-    ("function", "is_one", "first"),
+    ("function", "is_one"),
     [
-        (two, True, False),
-        (swapped, True, True),
-        (defaults, True, True),
-        (unnamed, True, False),
-        (factory, False, False),
-        (with_params, False, False),
-        (with_defaults, False, False),
+        (two, True),
+        (swapped, True),
+        (defaults, True),
+        (unnamed, True),
+        (factory, False),
+        (with_params, False),
+        (with_defaults, False),
     ],
 )
-def test_losses_are_told_from_functions_that_return_one(
-    function: Callable[..., Any], is_one: bool, first: bool
-) -> None:
+def test_losses_are_told_from_functions_that_return_one(function: Callable[..., Any], is_one: bool) -> None:
     assert is_loss(function, {"alpha", "beta"}) is is_one
-    assert outputs_come_first(function) is first
+
+
+@pytest.mark.parametrize(
+    ("function", "given"),
+    [
+        (lambda labels, outputs: (labels, outputs), "LO"),
+        (lambda outputs=None, labels=None: (outputs, labels), "OL"),
+        (lambda a, b: (a, b), "LO"),
+        (lambda *both: both, "LO"),
+        (lambda y, target: (y, target), "LO"),  # both mean labels: then the order counts
+        (lambda logits, x: (logits, x), "OL"),
+        (lambda a, y: (a, y), "OL"),
+        (lambda labels, predictions, alpha="-": (labels, predictions, alpha), "LO-"),
+        (lambda labels, outputs, sample_weight: (labels, outputs, sample_weight), "LOW"),
+        (lambda mode, outputs, labels, predictions: (mode, outputs, labels, predictions), "MOLO"),
+    ],
+)
+def test_functions_get_labels_and_outputs_by_name_else_in_order(function: Callable[..., Any], given: str) -> None:
+    assert "".join(by_role(function)(labels="L", outputs="O", weights="W", mode="M")) == given
 
 
 def test_what_functions_take() -> None:

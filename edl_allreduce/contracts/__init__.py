@@ -1,7 +1,8 @@
 """What a model must provide, and how it is loaded; light to import, so that a model's file may import it first.
 
-A model's file uses `vectorised` and `Mode`; the worker uses `load`. Each kind of model (contract) is one module of this
-package that turns a `Definition` into a `TrainingModel`; `loading.CONTRACTS` lists them.
+A model's file uses `vectorised`, `Mode` and the classes to derive from; the worker uses `load`. Each kind of model
+(contract) is one module of this package that turns a `Definition` into a `TrainingModel`; `loading.CONTRACTS` lists
+them.
 """
 
 from __future__ import annotations
@@ -9,11 +10,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edl_allreduce.contracts.base import Mode, TrainingModel, vectorised
+from edl_allreduce.contracts.specifications import BasePredictionOutputsProcessor, ElasticDLSpec, TrainSpec
 
 if TYPE_CHECKING:
     from edl_allreduce.spec import ModelSpec
 
-__all__ = ["Mode", "TrainingModel", "load", "vectorised"]
+__all__ = [
+    "BasePredictionOutputsProcessor",
+    "ElasticDLSpec",
+    "Mode",
+    "TrainSpec",
+    "TrainingModel",
+    "load",
+    "vectorised",
+]
 
 
 def load(model: ModelSpec, mode: Mode = Mode.TRAINING) -> TrainingModel:

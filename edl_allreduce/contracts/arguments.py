@@ -2,7 +2,7 @@
 
 The rule: every function that makes a part of the model (the model itself, its loss, its optimizer, its input function)
 gets those params that are named like its parameters; one that takes `**kwargs` gets all. A param that nobody takes is
-an error.
+an error. A function of labels and outputs gets them by the names of its parameters, else by their order.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from edl_allreduce.errors import ModelError, did_you_mean
 
 LABELS = frozenset({"label", "labels", "y_true", "true", "target", "targets", "truth", "y"})
 OUTPUTS = frozenset({"output", "outputs", "prediction", "predictions", "y_pred", "pred", "preds", "logits", "y_hat"})
+WEIGHTS = frozenset({"sample_weight", "sample_weights", "weights"})
+_ROLES = {"labels": LABELS, "outputs": OUTPUTS, "weights": WEIGHTS, "mode": frozenset({"mode"})}
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,40 @@ def is_loss(function: Callable[..., Any], params: Iterable[str] = ()) -> bool:
     return len([name for name in signature.required if name not in set(params)]) >= 2
 
 
-def outputs_come_first(function: Callable[..., Any]) -> bool:
-    """Whether a loss names its outputs before its labels, as ElasticDL's older models did."""
+@dataclass(frozen=True)
+class ByRole:
+    """A user's function of labels and outputs, called by what its parameters are named.
+
+    Attributes:
+        function: the user's.
+        roles: what each of its parameters gets: "labels", "outputs", "weights" or "mode".
+        order: the roles of its first arguments, when its parameters cannot be told.
+    """
+
+    function: Callable[..., Any]
+    roles: Mapping[str, str]
+    order: tuple[str, ...]
+
+    def gets(self, role: str) -> bool:
+        """Whether a parameter stands for `role`."""
+        return role in self.roles.values()
+
+    def __call__(self, **values: Any) -> Any:
+        """The function's value; those roles that it has no parameter for are left out."""
+        if not self.roles:
+            return self.function(*(values[role] for role in self.order))
+        return self.function(**{name: values[role] for name, role in self.roles.items() if role in values})
+
+
+def by_role(function: Callable[..., Any], order: tuple[str, ...] = ("labels", "outputs")) -> ByRole:
+    """Finds out which parameter of `function` stands for what: by its name, else by its place in `order`."""
     names = takes(function).names
-    return len(names) >= 2 and names[0] in OUTPUTS and names[1] not in OUTPUTS
+    roles = {name: role for name in names for role, aliases in _ROLES.items() if name in aliases}
+    missing = [role for role in order if role not in roles.values()]
+    if missing and len({roles.get(name) for name in names[:2]} - {None}) == 1 and not set(names[:2]) - set(roles):
+        return ByRole(function, dict(zip(names, order, strict=False)), order)  # as in loss(y, target)
+    unknown = [name for name in names if name not in roles]
+    return ByRole(function, roles | dict(zip(unknown, missing, strict=False)), order)
 
 
 def check_all_taken(params: Mapping[str, Any], takers: Mapping[str, Takes], file: str) -> None:

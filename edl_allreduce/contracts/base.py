@@ -49,15 +49,25 @@ class Input:
 
     Attributes:
         vectorised: whether `apply` takes a string tensor [n], or a dataset of scalar strings.
-        apply: gives (features, labels): of n records, or a dataset of one element per record.
-        element_spec: (features, labels) as `tf.TensorSpec`s of a batch; the first dimension is None.
+        apply: gives (features, labels), or (features, labels, weights), for prediction the features alone: of n
+            records, or a dataset of one element per record. Weights are float32, one number per example.
+        element_spec: the same as `tf.TensorSpec`s of a batch; the first dimension is None.
         graphs: the TensorFlow graphs of the user's function, where operations that fail can be looked up.
+        mode: what records are read for.
     """
 
     vectorised: bool
     apply: Callable[[Any], Any]
     element_spec: Any
     graphs: tuple[Any, ...] = ()
+    mode: Mode = Mode.TRAINING
+
+    @property
+    def specs(self) -> tuple[Any, Any, Any]:
+        """`element_spec` as (features, labels, weights); None for what there is not."""
+        if self.mode is Mode.PREDICTION:
+            return self.element_spec, None, None
+        return (*self.element_spec, None)[:3]
 
 
 @dataclass(frozen=True)
@@ -84,8 +94,8 @@ class TrainingModel:
     Attributes:
         model: a `keras.Model`, perhaps without variables yet (see `build`).
         optimizer: a `keras.optimizers.Optimizer`.
-        loss: of (labels, outputs): a scalar, the mean over the batch (the sum when `loss_is_sum`), or a vector with one
-            value per example.
+        loss: of (labels, outputs, weights=None): a scalar, the mean over the batch (the sum when `loss_is_sum`), or a
+            vector with one value per example. Weights [n] multiply the examples' losses; the mean is over n.
         loss_is_sum: whether a scalar loss is the sum over the batch.
         input: the input function.
         metrics: what is told beside the loss, while training and in evaluations.
@@ -93,21 +103,29 @@ class TrainingModel:
         outputs_processor: of ElasticDL's kind: its `process(predictions, worker_id)` gets each batch of predictions;
             None when predictions are to be written as files.
         input_for: the input function as it is in another mode; None where a contract cannot tell.
+        metrics_for: the metrics as they are in another mode; None when they are the same in all.
+        output_spec: what the model gives, as `tf.TensorSpec`s of a batch; None when that did not matter.
     """
 
     model: Any
     optimizer: Any
-    loss: Callable[[Any, Any], Any]
+    loss: Callable[..., Any]
     loss_is_sum: bool
     input: Input
     metrics: tuple[Metric, ...] = ()
     callbacks: tuple[Any, ...] = ()
     outputs_processor: Any = None
     input_for: Callable[[Mode], Input] | None = None
+    metrics_for: Callable[[Input], tuple[Metric, ...]] | None = None
+    output_spec: Any = None
 
     def in_mode(self, mode: Mode) -> TrainingModel:
-        """The same model with its input function as it is in another mode."""
-        return replace(self, input=self.input_for(mode)) if self.input_for else self
+        """The same model with its input function and metrics as they are in another mode."""
+        if self.input_for is None or mode is self.input.mode:
+            return self
+        input = self.input_for(mode)
+        metrics = self.metrics if self.metrics_for is None else self.metrics_for(input)
+        return replace(self, input=input, metrics=metrics)
 
     @property
     def vectorised(self) -> bool:
@@ -148,8 +166,7 @@ class TrainingModel:
 
     def build(self) -> None:
         """Makes the model's variables, by tracing it once on the input function's shapes; nothing is computed."""
-        import tensorflow as tf
+        from edl_allreduce.contracts.tracing import output_spec
 
-        tf.function(lambda features: self.model(features, training=False), autograph=False).get_concrete_function(
-            self.input.element_spec[0]
-        )
+        if self.output_spec is None:
+            output_spec(self.model, self.input.specs[0])

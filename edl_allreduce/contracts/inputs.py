@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from edl_allreduce.contracts.arguments import Takes, takes
 from edl_allreduce.contracts.base import Input, Metadata, Mode, is_vectorised
+from edl_allreduce.contracts.weights import check_elements, features_only, with_weights
 from edl_allreduce.errors import ModelError
 
 _PROBE_SIZE = 2**61 - 1  # a prime, so that no batch size, repetition or selection leaves it as it is
@@ -27,6 +28,8 @@ _shuffle_lock = threading.Lock()
 def input_from(function: Callable[..., Any], params: Mapping[str, Any], mode: Mode, where: str) -> Input:
     """The input function as the worker uses it.
 
+    For prediction, labels and weights that the function gives all the same are taken away.
+
     Args:
         function: the user's.
         params: gets those that it names; and `mode`, when it names that.
@@ -34,8 +37,15 @@ def input_from(function: Callable[..., Any], params: Mapping[str, Any], mode: Mo
         where: what to call it in an error.
 
     Raises:
-        ModelError: it does not give (features, labels), or not one element per record.
+        ModelError: it does not give (features, labels) or (features, labels, weights), or not one element per record.
     """
+    input = _traced(function, params, mode, where)
+    if mode is Mode.PREDICTION:
+        return features_only(input, lambda: _traced(function, params, Mode.TRAINING, where))
+    return with_weights(input, where)
+
+
+def _traced(function: Callable[..., Any], params: Mapping[str, Any], mode: Mode, where: str) -> Input:
     if not callable(function) or inspect.isclass(function):
         raise ModelError(f"{where}: expected a function of a record, got {function!r}")
     if not takes(function).names:
@@ -62,16 +72,22 @@ def _of_records(function: Callable[[Any], Any], batch: bool, mode: Mode, where: 
     shape = [None] if batch else []
     traced = tf.function(function).get_concrete_function(tf.TensorSpec(shape, tf.string))
     spec = tf.nest.map_structure(tf.type_spec_from_value, traced.structured_outputs)
-    _check_elements(spec, mode, where)
+    if mode is not Mode.PREDICTION:
+        check_elements(spec, where)
+
+    @tf.autograph.experimental.do_not_convert
+    def apply(records: tf.Tensor) -> Any:
+        return _lists_to_tuples(traced(records))
+
     if batch:
         _check_batched(spec, where)
-        return Input(True, traced, spec, (traced.graph,))
+        return Input(True, apply, _lists_to_tuples(spec), (traced.graph,), mode)
 
     @tf.autograph.experimental.do_not_convert
     def parse(records: tf.data.Dataset) -> tf.data.Dataset:
-        return records.map(traced, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return records.map(apply, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
-    return Input(False, parse, parse(_probe()).batch(2).element_spec, (traced.graph,))
+    return Input(False, parse, parse(_probe()).batch(2).element_spec, (traced.graph,), mode)
 
 
 def _of_dataset(function: Callable[..., Any], mode: Mode, where: str) -> Input:
@@ -89,8 +105,16 @@ def _of_dataset(function: Callable[..., Any], mode: Mode, where: str) -> Input:
     if not isinstance(probe, tf.data.Dataset):
         raise ModelError(f"{where}: expected it to return a tf.data.Dataset, got {type(probe).__name__}")
     _check_one_to_one(int(probe.cardinality()), where)
-    _check_elements(probe.element_spec, mode, where)
-    return Input(False, parse, probe.batch(2).element_spec, tuple(_graphs_of(probe)))
+    if mode is not Mode.PREDICTION:
+        check_elements(probe.element_spec, where)
+    return Input(False, parse, probe.batch(2).element_spec, tuple(_graphs_of(probe)), mode)
+
+
+def _lists_to_tuples(value: Any) -> Any:
+    """Several inputs in a list, as Keras's models may take them; tf.data would make one tensor of it."""
+    if isinstance(value, Mapping):
+        return {name: _lists_to_tuples(each) for name, each in value.items()}
+    return tuple(map(_lists_to_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _graphs_of(dataset: tf.data.Dataset) -> Iterator[Any]:
@@ -133,16 +157,6 @@ def _check_one_to_one(cardinality: int, where: str) -> None:
     else:
         problem = "gives fewer elements than records; remove batch() and take(), --batch_size sets the batch"
     raise ModelError(f"{where}: {problem}")
-
-
-def _check_elements(spec: Any, mode: Mode, where: str) -> None:
-    if mode is Mode.PREDICTION:
-        return
-    if isinstance(spec, tuple) and len(spec) == 3:
-        raise ModelError(f"{where}: sample weights are not supported yet; expected (features, labels), got 3 values")
-    if not isinstance(spec, tuple) or len(spec) != 2:
-        kind = "tensor" if isinstance(spec, tf.TypeSpec) else f"{type(spec).__name__} of {len(spec)}"
-        raise ModelError(f"{where}: expected it to return (features, labels), got a {kind}")
 
 
 def _check_batched(spec: Any, where: str) -> None:

@@ -1,7 +1,8 @@
-"""The plain contract: a `keras.Model` subclass, or a function that returns a model, with three defaults.
+"""The plain contract: a `keras.Model` subclass, or a function that returns a model, with defaults beside it.
 
-They are `default_loss`, `default_optimizer` and `default_input`: methods or attributes of the class, or functions in
-the file of the function that returns the model.
+They are `default_loss`, `default_optimizer` and `default_input`, and if wanted `default_metrics`,
+`default_weighted_metrics`, `default_callbacks` and `default_loss_weights`: methods or attributes of the class, or
+functions in the file of the function that returns the model or its (inputs, outputs).
 """
 
 from __future__ import annotations
@@ -12,8 +13,19 @@ from typing import Any
 import keras
 
 from edl_allreduce.contracts import parts
+from edl_allreduce.contracts.assembly import assemble
 from edl_allreduce.contracts.base import Mode, TrainingModel
 from edl_allreduce.contracts.resolve import Definition
+
+PARTS = {
+    "loss": ("default_loss",),
+    "optimizer": ("default_optimizer",),
+    "input_fn": ("default_input",),
+    "metrics": ("default_metrics",),
+    "weighted_metrics": ("default_weighted_metrics",),
+    "callbacks": ("default_callbacks",),
+    "loss_weights": ("default_loss_weights",),
+}
 
 
 def matches(definition: Definition) -> bool:
@@ -30,17 +42,15 @@ def load(definition: Definition, mode: Mode) -> TrainingModel:
     is_class = is_model_class(definition.target)
     names = parts.Names(
         maker=definition.name,
-        loss="default_loss",
-        optimizer="default_optimizer",
-        input=("default_input",),
         owner=f"{definition.file}: {definition.name}" if is_class else definition.file,
         add=f"add to {definition.name} a method" if is_class else f"add beside {definition.name} a function",
+        parts=PARTS,
     )
 
     def find(model: Any, name: str) -> Any:
         return parts.attribute(model, name) if is_class else getattr(definition.module, name, None)
 
-    return parts.assemble(definition, mode, definition.target, find, names)
+    return assemble(definition, mode, definition.target, find, names)
 
 
 def is_model_class(target: Any) -> bool:

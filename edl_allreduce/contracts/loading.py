@@ -5,13 +5,13 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from edl_allreduce.contracts import keras_class, module_functions
+from edl_allreduce.contracts import elasticdl_spec, keras_class, module_functions, train_spec
 from edl_allreduce.contracts.base import Mode, TrainingModel
 from edl_allreduce.contracts.resolve import find_definition
 from edl_allreduce.errors import ModelError
 from edl_allreduce.spec import ModelSpec
 
-CONTRACTS: tuple[ModuleType, ...] = (module_functions, keras_class)
+CONTRACTS: tuple[ModuleType, ...] = (module_functions, elasticdl_spec, train_spec, keras_class)
 """In this order; each has `matches(definition) -> bool` and `load(definition, mode) -> TrainingModel`."""
 
 
@@ -22,7 +22,7 @@ def load_by_contract(spec: ModelSpec, mode: Mode) -> TrainingModel:
         if contract.matches(definition):
             loaded: TrainingModel = contract.load(definition, mode)
             return loaded
-    expected = "a keras.Model subclass, or a function that returns a model"
+    expected = "a keras.Model subclass, a function that returns a model, an ElasticDLSpec or a TrainSpec"
     raise ModelError(f"{definition.file}: {definition.name} is {_described(definition.target)}; expected {expected}")
 
 

@@ -1,7 +1,8 @@
 """ElasticDL's contract: a file with the functions `custom_model`, `loss`, `optimizer`, and `feed` or `dataset_fn`.
 
-As in sql-machine-learning/elasticdl's model zoo. `model_def` names the file, or a model class or function in it. The
-order of `loss`'s arguments has changed over ElasticDL's life; their names decide.
+And if wanted `eval_metrics_fn`, `callbacks`, `learning_rate_scheduler`, `loss_weights` and the class
+`PredictionOutputsProcessor`. As in sql-machine-learning/elasticdl's model zoo. `model_def` names the file, or a model
+class or function in it. The order of `loss`'s arguments has changed over ElasticDL's life; their names decide.
 """
 
 from __future__ import annotations
@@ -11,12 +12,22 @@ from types import ModuleType
 from typing import Any
 
 from edl_allreduce.contracts import parts
+from edl_allreduce.contracts.assembly import assemble
 from edl_allreduce.contracts.base import Mode, TrainingModel
 from edl_allreduce.contracts.keras_class import is_model_class
 from edl_allreduce.contracts.resolve import Definition
 from edl_allreduce.errors import ModelError, did_you_mean
 
 INPUTS = ("feed", "dataset_fn")
+PARTS = {
+    "loss": ("loss",),
+    "optimizer": ("optimizer",),
+    "input_fn": INPUTS,
+    "metrics": ("eval_metrics_fn",),
+    "callbacks": ("callbacks",),
+    "loss_weights": ("loss_weights",),
+    parts.LEARNING_RATE: (parts.LEARNING_RATE,),
+}
 
 
 def matches(definition: Definition) -> bool:
@@ -41,13 +52,11 @@ def load(definition: Definition, mode: Mode) -> TrainingModel:
     maker = _custom_model(definition) if isinstance(target, ModuleType) else target
     names = parts.Names(
         maker=definition.name or "custom_model",
-        loss="loss",
-        optimizer="optimizer",
-        input=INPUTS,
         owner=definition.file,
         add="add a function",
+        parts=PARTS,
     )
-    return parts.assemble(definition, mode, maker, lambda model, name: getattr(definition.module, name, None), names)
+    return assemble(definition, mode, maker, lambda model, name: getattr(definition.module, name, None), names)
 
 
 def _custom_model(definition: Definition) -> Any:

@@ -1,4 +1,4 @@
-"""Accepts what users call an optimizer when it is one of Keras, and says what to write when it is not."""
+"""Accepts what users call an optimizer when Keras has it, and says what to write when it is not."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any
 
 import keras
 
+from edl_allreduce.contracts.tf1_optimizers import is_tf1, translated
 from edl_allreduce.errors import ModelError
 
 
 def optimizer_from(value: Any, where: str) -> Any:
-    """A Keras optimizer from one, or from the name of one.
+    """A Keras optimizer from one, from the name of one, or from one of `tf.compat.v1.train`.
 
     Args:
         value: what the user gave or returned.
@@ -23,10 +24,11 @@ def optimizer_from(value: Any, where: str) -> Any:
         return keras_optimizer_class(value, where)()
     if isinstance(value, keras.optimizers.Optimizer):
         return value
+    if is_tf1(value):
+        return translated(value, where)
     kind = value if isinstance(value, type) else type(value)
     got = f"{kind.__module__}.{kind.__name__}".removeprefix("builtins.")
-    hint = "; those of tf.compat.v1.train are not supported" if got.startswith("tensorflow.") else ""
-    raise ModelError(f"{where}: expected a Keras optimizer such as keras.optimizers.SGD(0.1), got {got}{hint}")
+    raise ModelError(f"{where}: expected a Keras optimizer such as keras.optimizers.SGD(0.1), got {got}")
 
 
 def keras_optimizer_class(name: str, where: str) -> Any:
