@@ -71,15 +71,14 @@ def stock_models(zoo: Path) -> Iterator[tuple[str, str, list[StockModel]]]:
 
 
 def _is_model(node: ast.ClassDef | ast.FunctionDef) -> bool:
-    """Whether it is a subclass of a model or of a model's specification, or a function that returns a model."""
+    """Whether it is a subclass of a model or of a model's specification, or a function that makes a model's inputs."""
     if node.name.startswith("_"):
         return False
     if isinstance(node, ast.ClassDef):
         return any(
             ast.unparse(base).rpartition(".")[2] in ("Model", "ElasticDLSpec", "TrainSpec") for base in node.bases
         )
-    returned = [each.value for each in ast.walk(node) if isinstance(each, ast.Return)]
-    return any(isinstance(value, ast.Call) and ast.unparse(value.func) == "keras.Model" for value in returned)
+    return any(isinstance(each, ast.Call) and ast.unparse(each.func) == "keras.Input" for each in ast.walk(node))
 
 
 def _first_line(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> str:

@@ -34,11 +34,11 @@ THAL = ("normal", "fixed", "reversible")
 WIDTH = len(NUMBERS) + 1 + len(SIGNS) + sum(KINDS.values()) + len(THAL) + 1
 
 
-def risk_model(hidden_units: int = 16) -> Any:
-    """One logit [n, 1] of features [n, WIDTH]."""
+def risk_model(hidden_units: int = 16) -> tuple[Any, Any]:
+    """One logit [n, 1] of features [n, WIDTH]; as (inputs, outputs), of which the model is made."""
     features = keras.Input([WIDTH], name="features")
     hidden = keras.layers.Dense(hidden_units, activation="gelu")(features)
-    return keras.Model(features, keras.layers.Dense(1, name="logit")(hidden), name="heart")
+    return features, keras.layers.Dense(1, name="logit")(hidden)
 
 
 def default_loss() -> Any:
