@@ -1,4 +1,4 @@
-"""CSV and .npz to RecordIO of tf.Example, so that one's own data trains here; without TensorFlow.
+"""CSV, .npz, Parquet, TFRecord and databases to RecordIO, so that one's own data trains here; without TensorFlow.
 
 All sources are looked at first: what is wrong with them is said before anything is written. Output files are then
 written in parallel, each atomically; when anything fails, none of them is left.
@@ -7,35 +7,37 @@ written in parallel, each atomically; when anything fails, none of them is left.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TypeVar
 
-from edl_allreduce import recordio, storage
-from edl_allreduce.errors import DataError, EdlError, StorageError, UsageError
+from edl_allreduce import recordio, storage, table_sql
+from edl_allreduce.convert_processes import each, pool_for
+from edl_allreduce.errors import DataError, StorageError, UsageError
 from edl_allreduce.table import Column, Scan, Table, Wish, agree, parse_columns
 from edl_allreduce.table_csv import CsvTable
 from edl_allreduce.table_npz import NpzTable
+from edl_allreduce.table_parquet import ParquetTable
+from edl_allreduce.table_tfrecord import TfRecordTable
 from edl_allreduce.tf_example import example_bytes
 
-__all__ = ["Conversion", "Options", "convert_csv", "convert_npz", "example_bytes"]
+__all__ = [
+    "Conversion",
+    "Options",
+    "convert_csv",
+    "convert_npz",
+    "convert_parquet",
+    "convert_sql",
+    "convert_tfrecord",
+    "example_bytes",
+]
 
 CLASSES_FILE = "labels.json"
 # Far below the writer's 32 MiB: while training, many places of a dataset are open at once, a chunk each.
 CHUNK_BYTES = 1 << 20
-# For less input, starting processes takes longer than converting.
-_WORTH_PROCESSES = 16 << 20
 
-S = TypeVar("S")
-T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 
 
@@ -77,7 +79,7 @@ class Conversion:
     Attributes:
         files: the RecordIO files, in the order of the rows.
         records: number of records in all of them.
-        columns: what each column became.
+        columns: what each column became; empty for TFRecord.
         notes: what a person should know about the sources.
     """
 
@@ -131,31 +133,85 @@ def convert_npz(
     return _convert(NpzTable(), paths, output, options or Options(), progress or _ignore)
 
 
+def convert_parquet(
+    paths: Sequence[str], output: str, options: Options | None = None, progress: Progress | None = None
+) -> Conversion:
+    """Parquet files to RecordIO of tf.Example; which type becomes what is said in `records.arrow`.
+
+    A null gives no feature. Numbers whose type is to be bytes become their texts. Everything else is as in
+    `convert_csv`.
+
+    Raises:
+        UsageError: pyarrow is not installed.
+    """
+    return _convert(ParquetTable(), paths, output, options or Options(), progress or _ignore)
+
+
+def convert_tfrecord(
+    paths: Sequence[str], output: str, options: Options | None = None, progress: Progress | None = None
+) -> Conversion:
+    """TFRecord files, also such as are compressed by gzip, to RecordIO; every record is kept as it is.
+
+    Raises:
+        UsageError: the options choose columns or a label.
+    """
+    options = options or Options()
+    for flag in ("columns", "label"):
+        if value := getattr(options, flag):
+            raise UsageError(f"--{flag}: the records of TFRecord files are kept as they are, got {value!r}")
+    return _convert(TfRecordTable(), paths, output, options, progress or _ignore)
+
+
+def convert_sql(
+    url: str, query: str, output: str, options: Options | None = None, progress: Progress | None = None
+) -> Conversion:
+    """What a SELECT gives to RecordIO of tf.Example, in the order of its rows; see `table_sql.fetched`.
+
+    Args:
+        url: of the database, as SQLAlchemy has it: sqlite:///file.db, postgresql://user@host/name.
+        query: one statement in the database's own SQL; nothing that it changes is kept.
+
+    Raises:
+        UsageError: the URL or the query is no good, or a package is not installed.
+        StorageError: the database cannot be reached, or ends the query.
+    """
+    options, progress = options or Options(), progress or _ignore
+    _check_output(output, options)
+    with table_sql.fetched(url, query, _wish(options), partial(_fetched, progress)) as table:
+        return _convert(table, [table.source], output, options, progress)
+
+
+def _fetched(progress: Progress, rows: int) -> None:
+    progress("fetched", rows, rows)
+
+
+def _wish(options: Options) -> Wish:
+    return Wish(parse_columns(options.columns), options.label)
+
+
 def _ignore(stage: str, done: int, total: int) -> None:
     """Reports to nobody."""
 
 
 def _convert(table: Table, paths: Sequence[str], output: str, options: Options, progress: Progress) -> Conversion:
-    there = storage.matches(output)
-    if there and not options.overwrite:
-        raise StorageError(f"{output}: holds {len(there)} RecordIO files already; --overwrite replaces them")
-    wish = Wish(parse_columns(options.columns), options.label)
-    with _pool(table, paths, options.workers) as pool:
+    there = _check_output(output, options)
+    wish = _wish(options)
+    with pool_for(table, paths, options.workers) as pool:
         scan = partial(table.scan, wish=wish, rows_per_file=options.records_per_file)
-        scans = _each(pool, scan, paths, _Count(progress, "read", len(paths)).one)
+        scans = each(pool, scan, paths, _Count(progress, "read", len(paths)).one)
         columns = agree(scans, wish)
-        records = sum(each.rows for each in scans)
+        records = sum(scan.rows for scan in scans)
         if not records:
-            raise DataError(f"{', '.join(paths)}: no row below the header, so there is nothing to convert")
+            raise DataError(f"{', '.join(paths)}: no row, so there is nothing to convert")
         tasks = plan(scans, output, options.records_per_file, table.splittable)
         files = tuple(file for task in tasks for file in task.files)
         count = _Count(progress, "written", records)
         write = partial(_write, table, columns, options.compressor)
         try:
             if pool is None:
-                _each(None, partial(write, wrote=count.add), tasks, lambda rows: None)
+                each(None, partial(write, wrote=count.add), tasks, lambda rows: None)
             else:
-                _each(pool, write, tasks, count.add)
+                each(pool, write, tasks, count.add)
             _write_classes(output, columns)
             for stale in set(there) - set(files):
                 storage.remove(stale)
@@ -165,7 +221,15 @@ def _convert(table: Table, paths: Sequence[str], output: str, options: Options, 
             for file in files:
                 storage.remove(file)
             raise
-    return Conversion(files, records, columns, tuple(note for each in scans for note in each.notes))
+    return Conversion(files, records, columns, tuple(note for scan in scans for note in scan.notes))
+
+
+def _check_output(output: str, options: Options) -> list[str]:
+    """The RecordIO files that `output` holds already. Raises StorageError when they are not to be replaced."""
+    there = storage.matches(output)
+    if there and not options.overwrite:
+        raise StorageError(f"{output}: holds {len(there)} RecordIO files already; --overwrite replaces them")
+    return there
 
 
 def plan(scans: Sequence[Scan], output: str, per_file: int, splittable: bool) -> list[Task]:
@@ -196,8 +260,8 @@ def _write(
     total = 0
     for file in task.files:
         with recordio.Writer(file, compressor, CHUNK_BYTES) as writer:
-            for features in islice(rows, task.per_file):
-                writer.write(example_bytes(features))
+            for row in islice(rows, task.per_file):
+                writer.write(row if isinstance(row, bytes) else example_bytes(row))
         total += writer.records
         if wrote:
             wrote(writer.records)
@@ -226,45 +290,3 @@ class _Count:
 
     def one(self, _: object) -> None:
         self.add(1)
-
-
-@contextmanager
-def _pool(table: Table, paths: Sequence[str], workers: int) -> Iterator[ProcessPoolExecutor | None]:
-    """Processes to convert with; None where one is enough."""
-    workers = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    divisible = table.splittable or len(paths) > 1
-    if workers == 1 or not divisible or sum(map(storage.size, paths)) < _WORTH_PROCESSES:
-        yield None
-        return
-    # Not forked: the caller may have threads, of TensorFlow's or gRPC's, which do not survive that.
-    context = multiprocessing.get_context("spawn")
-    ignore_interrupts = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the parent ends the work
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=ignore_interrupts) as pool:
-        yield pool
-
-
-def _each(
-    pool: ProcessPoolExecutor | None, function: Callable[[S], T], items: Sequence[S], done: Callable[[T], None]
-) -> list[T]:
-    """`function` of each item, in the order of items; `done` hears of each result as it is there.
-
-    When one fails, the rest is not begun, and what is running is waited for.
-    """
-    if pool is None:
-        results = []
-        for item in items:
-            results.append(function(item))
-            done(results[-1])
-        return results
-    futures = [pool.submit(function, item) for item in items]
-    try:
-        for future in as_completed(futures):
-            done(future.result())
-        return [future.result() for future in futures]
-    except BrokenProcessPool:
-        raise EdlError(
-            "a converting process ended unexpectedly: out of memory, or called from a script without "
-            "`if __name__ == '__main__':`; --workers=1 converts in this process"
-        ) from None
-    finally:
-        wait([future for future in futures if not future.cancel()])

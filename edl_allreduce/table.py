@@ -1,4 +1,4 @@
-"""What CSV files and .npz archives have in common on their way to RecordIO: columns, and the plan of a conversion."""
+"""What all kinds of tables have in common on their way to RecordIO: columns, and what a look at them has found."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class Scan:
         path: the source.
         columns: name and type of each wanted column.
         rows: number of rows.
-        starts: where in the source each output file's first row is (byte offset, line number; unused for .npz).
+        starts: where in the source each output file's first row is (byte offset, line number); empty for a source that
+            is not splittable.
         texts: the different values of a text label column; None when there are too many.
         notes: what a person should know, e.g. why a column that looked like numbers is text.
     """
@@ -71,7 +72,7 @@ class Scan:
 
 
 class Table(Protocol):
-    """A kind of source. Both functions run in other processes too.
+    """A kind of source. Its functions run in other processes too.
 
     Attributes:
         splittable: whether reading some rows costs less than reading all.
@@ -79,13 +80,20 @@ class Table(Protocol):
 
     splittable: bool
 
+    def size(self, path: str) -> int:
+        """How many bytes there are to convert. Raises StorageError."""
+
     def scan(self, path: str, wish: Wish, rows_per_file: int) -> Scan:
         """One pass over a source. Raises DataError, StorageError."""
 
     def rows(
         self, path: str, columns: Sequence[Column], start: tuple[int, int], first: int, count: int
-    ) -> Iterator[dict[str, Value]]:
-        """The features of `count` rows from row `first` on, which is at `start`. Raises DataError, StorageError."""
+    ) -> Iterator[dict[str, Value] | bytes]:
+        """`count` rows from row `first` on, which is at `start`: their features, or whole records.
+
+        Raises:
+            DataError, StorageError: a row is not what it should be, or cannot be read.
+        """
 
 
 def parse_columns(text: str) -> Mapping[str, str] | None:

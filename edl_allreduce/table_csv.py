@@ -126,6 +126,10 @@ class CsvTable:
 
     splittable = True
 
+    def size(self, path: str) -> int:
+        """The file's size. Raises StorageError."""
+        return storage.size(path)
+
     def scan(self, path: str, wish: Wish, rows_per_file: int) -> Scan:
         """One pass over the file. Raises DataError, StorageError."""
         lines = _Lines(path, 0, 0)

@@ -24,6 +24,10 @@ class NpzTable:
 
     splittable = False
 
+    def size(self, path: str) -> int:
+        """The file's size. Raises StorageError."""
+        return storage.size(path)
+
     def scan(self, path: str, wish: Wish, rows_per_file: int) -> Scan:
         """Reads the arrays' headers, and a text label's values. Raises DataError, StorageError."""
         with storage.open_read(path) as stream:

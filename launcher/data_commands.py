@@ -8,12 +8,17 @@ import json as json_text
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from edl_allreduce import recordio, storage
 from edl_allreduce.errors import CorruptFile, DataError, UsageError, did_you_mean
 from edl_allreduce.recordio.codec import COMPRESSORS
+from edl_allreduce.records.formats import ending_of
 from launcher.data_progress import progress_bar
+
+if TYPE_CHECKING:
+    from edl_allreduce.convert import Conversion
 
 FORMATS = ("auto", "raw", "hex", "example", "base64")
 
@@ -161,6 +166,8 @@ def _verify(path: str) -> Iterator[tuple[int, int | CorruptFile]]:
 def convert(
     *inputs: str,
     output: str = "",
+    query: str = "",
+    data_format: str = "auto",
     columns: str = "",
     label: str = "",
     records_per_file: str | int = 65536,
@@ -168,12 +175,16 @@ def convert(
     workers: str | int = 0,
     overwrite: str | bool = False,
 ) -> None:
-    """Turns CSV files (with a header row) or NumPy .npz archives into RecordIO files of tf.Example.
+    """Turns CSV files (with a header row), NumPy .npz archives, Parquet files or a database's rows into RecordIO files
+    of tf.Example; the records of TFRecord files are kept as they are.
 
-    INPUT               a path, a pattern, or several joined by commas, all of one kind; also gs:// and s3://
+    INPUT               a path, a pattern, or several joined by commas, all of one kind; also gs:// and s3://. Or with
+                        --query the URL of a database: sqlite:///file.db, postgresql://user@host/name
+    --query             a SELECT; its rows are converted in their order (ORDER BY makes it the same every time)
+    --data_format       csv, npz, parquet or tfrecord (default auto: by the inputs' endings)
     --output            folder for NAME-00000-of-00007.recordio and so on, NAME being the folder's (required)
     --columns           the wanted columns as name:type,name:type, with types int64, float, bytes; a type may be
-                        left out (default: all columns, types inferred from all rows). A table's empty cells give no
+                        left out (default: all columns, types inferred from all rows). Empty cells and NULLs give no
                         feature. Numbers of an .npz as bytes are kept raw, for tf.io.decode_raw
     --label             the column that becomes the feature "label"; texts are numbered in alphabetical order, and
                         labels.json in the output folder lists them
@@ -182,16 +193,11 @@ def convert(
     --workers           processes to convert with (default 0: as many as there are CPUs)
     --overwrite         replace the RecordIO files that the output folder holds
     """
-    from edl_allreduce.convert import Options, convert_csv, convert_npz
+    from edl_allreduce.convert import Options
 
     if not output:
         raise UsageError("--output: required and not given; a folder or URL for the RecordIO files")
-    paths = _expand(inputs)
-    kinds = {path.rpartition(".")[2].lower() for path in paths}
-    converters = {"csv": convert_csv, "npz": convert_npz}
-    if len(kinds) != 1 or not kinds <= set(converters):
-        names = ", ".join(sorted(f".{kind}" for kind in kinds))
-        raise UsageError(f"expected inputs that all end in .csv, or all in .npz, got {names}")
+    work = _conversion(inputs, query, data_format)
     options = Options(
         columns,
         label,
@@ -201,12 +207,48 @@ def convert(
         _boolean("overwrite", overwrite),
     )
     with progress_bar("records") as progress:
-        done = converters[kinds.pop()](paths, output, options, progress.report)
+        done = work(output, options, progress.report)
         for note in done.notes:
             progress.note(f"note: {note}")
-    print("features: " + ", ".join(_told(column) for column in done.columns))
+    if done.columns:
+        print("features: " + ", ".join(_told(column) for column in done.columns))
     wrote = f"{_many(done.records, 'record')} in {_many(len(done.files), 'file')}"
     print(f"wrote {wrote}: {storage.join(output, '*.recordio')}")
+
+
+def _conversion(inputs: Sequence[str], query: str, data_format: str) -> Callable[..., Conversion]:
+    """What converts these inputs, given output, options and progress."""
+    from edl_allreduce import convert, sql_source
+
+    database = next(filter(sql_source.is_database, inputs), "")
+    if query or database:
+        if not query:
+            raise UsageError(f"--query: required for {sql_source.shown(database)}; a SELECT that gives the rows")
+        if len(inputs) != 1:
+            raise UsageError(f"--query: expected the URL of one database, got {_many(len(inputs), 'input')}")
+        return partial(convert.convert_sql, inputs[0], query)
+    converters = {
+        "csv": convert.convert_csv,
+        "npz": convert.convert_npz,
+        "parquet": convert.convert_parquet,
+        "tfrecord": convert.convert_tfrecord,
+    }
+    if data_format not in ("auto", *converters):
+        known = ("auto", *converters)
+        hint = did_you_mean(data_format, known)
+        raise UsageError(f"--data_format: expected {', '.join(known)}, got {data_format!r}{hint}")
+    paths = _expand(inputs)
+    kinds = {_kind(path) for path in paths} if data_format == "auto" else {data_format}
+    if len(kinds) != 1 or not kinds <= set(converters):
+        names = ", ".join(sorted(f".{path.rpartition('.')[2]}" for path in paths))
+        expected = f"inputs that all end in one of .{', .'.join(converters)}"
+        raise UsageError(f"expected {expected}, got {names}; --data_format says what others are")
+    return partial(converters[kinds.pop()], paths)
+
+
+def _kind(path: str) -> str:
+    """What an input is by its ending."""
+    return "npz" if path.lower().endswith(".npz") else ending_of(path.removesuffix(".gz"))
 
 
 def _told(column: Any) -> str:

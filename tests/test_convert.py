@@ -206,7 +206,7 @@ def test_columns_and_labels(tmp_path: Path) -> None:
     ("text", "options", "problem"),
     [
         ("", {}, "table.csv: is empty; expected a header row"),
-        ("a,b\n", {}, "no row below the header"),
+        ("a,b\n", {}, "table.csv: no row, so there is nothing to convert"),
         ("a,,c\n1,2,3\n", {}, "table.csv, header row: column 2 has no name"),
         ("a,b,a\n1,2,3\n", {}, "table.csv, header row: two columns are named 'a'"),
         ("a,b\n1,2\n1,2,3\n", {}, "table.csv, line 3: expected 2 cells as in the header, got 3"),
@@ -336,7 +336,7 @@ def test_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.Monke
     sources = [csv_file(tmp_path, "a,b,c\n" + rows, f"{name}.csv") for name in "12"]
     said: list[tuple[str, int, int]] = []
     done = convert_csv(sources, str(tmp_path / "1" / "set"), Options(label="c", records_per_file=2000, workers=1))
-    monkeypatch.setattr("edl_allreduce.convert._WORTH_PROCESSES", 0)
+    monkeypatch.setattr("edl_allreduce.convert_processes._WORTH_PROCESSES", 0)
     options = Options(label="c", records_per_file=2000, workers=2)
     many = convert_csv(sources, str(tmp_path / "2" / "set"), options, lambda *args: said.append(args))
     for one, other in zip(done.files, many.files, strict=True):

@@ -1,4 +1,4 @@
-"""Reading by position, in every format: the same records whatever the share, from any position the identical remainder."""
+"""Reading by position, in every format: the same records whatever the share, and when resumed the identical remainder."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def kind_of(dtype: Any) -> str | None:
     types = pa.types
     if types.is_dictionary(dtype):
         return kind_of(dtype.value_type)
-    if types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype):
+    if is_list(dtype):
         return kind_of(dtype.value_type)
     if types.is_boolean(dtype) or types.is_integer(dtype) or types.is_temporal(dtype):
         return None if types.is_interval(dtype) else "int64"
@@ -82,28 +82,37 @@ def flatten(table: Any) -> Any:
     return table
 
 
-def features(table: Any, names: Mapping[str, str] | None = None) -> list[FeatureColumn]:
+def is_list(dtype: Any) -> bool:
+    """Whether a row may have any number of values."""
+    types = pa.types
+    return bool(types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype))
+
+
+def features(table: Any, wanted: Mapping[str, tuple[str, str]] | None = None) -> list[FeatureColumn]:
     """The features of a table's rows.
 
     Args:
-        names: the wanted columns (structs replaced by their fields), each with its feature's name; None: all of them.
+        table: see `flatten`.
+        wanted: name and kind of the feature that each column becomes. Whole numbers may become float, and numbers that
+            are not in lists their texts as bytes. None: all columns, as they are.
 
     Raises:
         DataError: a value has no place in a tf.Example.
     """
-    table = flatten(table)
-    wanted = {name: name for name in table.column_names} if names is None else names
+    wanted = {name: (name, "") for name in table.column_names} if wanted is None else wanted
     made = []
-    for name, feature in wanted.items():
+    for name, (feature, given) in wanted.items():
         column = table.column(name)
         kind = kind_of(column.type)
         if kind == "":
             nothing = np.zeros(len(column), np.int64)
-            made.append(FeatureColumn(feature, "bytes", b"", nothing, nothing, nothing.astype(np.bool_)))
+            made.append(FeatureColumn(feature, given or "bytes", b"", nothing, nothing, nothing.astype(np.bool_)))
         else:
             assert kind is not None, f"{name}: see `check`"
             try:
-                made.append(_feature(feature, kind, _whole(column)))
+                if given == "bytes" != kind:
+                    column = column.cast(pa.string())
+                made.append(_feature(feature, given or kind, _whole(column)))
             except (DataError, pa.ArrowInvalid) as error:
                 raise DataError(f"column {name!r}: {' '.join(str(error).split())}") from None
     return made
@@ -122,7 +131,7 @@ def _whole(column: Any) -> Any:
 def _feature(name: str, kind: str, array: Any) -> FeatureColumn:
     valid = _validity(array)
     rows = None  # of each row the first value's number, and in the end the number of values; None: one value per row
-    while not pa.types.is_dictionary(array.type) and hasattr(array, "values") and hasattr(array.type, "value_type"):
+    while is_list(array.type):
         rows, array = _inside(array, rows, valid)
     payload, begins, ends, marks = _values(kind, array)
     if rows is None:
@@ -191,7 +200,10 @@ def _bytes(array: Any) -> tuple[bytes, Marks, Marks, Marks]:
 def _floats(array: Any) -> tuple[bytes, Marks]:
     if pa.types.is_decimal(array.type):
         array = array.cast(pa.float64())
-    wide = array.fill_null(0).to_numpy(zero_copy_only=False)
+    if kind_of(array.type) == "int64":
+        wide: NDArray[Any] = _int64s(array)
+    else:
+        wide = array.fill_null(0).to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):
         values = wide.astype("<f4")
     over = np.flatnonzero(np.isinf(values) & np.isfinite(wide))

@@ -8,7 +8,7 @@ it takes where that is more than its bytes in the file: what opens many chunks a
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,11 +60,20 @@ class ChunkReader:
             self._source.close()
             raise
 
+    @property
+    def schema(self) -> Any:
+        """The Arrow schema."""
+        return self._metadata.schema.to_arrow_schema()
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self._metadata.num_rows)
+
     def columns(self) -> tuple[tuple[str, str], ...]:
         """Name and type of each column. Raises DataError when one has no place in a tf.Example."""
-        schema = self._metadata.schema.to_arrow_schema()
-        arrow.check(self._path, schema)
-        return tuple((field.name, str(field.type)) for field in schema)
+        arrow.check(self._path, self.schema)
+        return tuple((field.name, str(field.type)) for field in self.schema)
 
     def index(self) -> tuple[ChunkRef, ...]:
         """All chunks of the file, from its footer alone."""
@@ -82,9 +91,19 @@ class ChunkReader:
             problem = f"row group {part.group} has {table.num_rows} rows, the footer says {ref.records}"
             raise CorruptFile(self._path, ref.offset, problem)
         try:
-            return Examples(arrow.features(table))
+            return Examples(arrow.features(arrow.flatten(table)))
         except DataError as error:
             raise CorruptFile(self._path, ref.offset, f"row group {part.group}: {error}") from None
+
+    def batches(self, rows: int, columns: Sequence[str]) -> Iterator[Any]:
+        """These columns of the whole file, as tables of at most `rows` rows. Raises CorruptFile, StorageError."""
+        for number, offset in _groups(self._metadata):
+            with (
+                self._errors(offset, f"row group {number} is damaged"),
+                self._open(pre_buffer=False, buffer_size=_READ_BYTES) as file,
+            ):
+                for batch in file.iter_batches(rows, row_groups=[number], columns=list(columns), use_threads=False):
+                    yield arrow.pa.Table.from_batches([batch])
 
     def _read(self, part: Part) -> Any:
         if part.rows == self._metadata.row_group(part.group).num_rows:
@@ -130,12 +149,9 @@ class ChunkReader:
 
 def _parts(metadata: Any) -> Iterator[tuple[ChunkRef, Part]]:
     """The chunks of a file by its footer; the same one gives the same."""
-    for number in range(metadata.num_row_groups):
+    for number, offset in _groups(metadata):
         group = metadata.row_group(number)
         columns = [group.column(each) for each in range(group.num_columns)]
-        if not group.num_rows or not columns:
-            continue
-        offset = min(each.dictionary_page_offset or each.data_page_offset for each in columns)
         stored, memory = sum(each.total_compressed_size for each in columns), sum(map(_memory, columns))
         parts = max(1, min(-(-memory // PART_BYTES), group.num_rows, stored))
         for part in range(parts):
@@ -143,6 +159,15 @@ def _parts(metadata: Any) -> Iterator[tuple[ChunkRef, Part]]:
             begin, end = (stored * each // parts for each in (part, part + 1))
             size = max(end - begin, memory // parts // _INFLATION)
             yield ChunkRef(offset + begin, size, after - first), Part(number, first, after - first)
+
+
+def _groups(metadata: Any) -> Iterator[tuple[int, int]]:
+    """The row groups that have rows, each with where it begins in the file."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = [group.column(each) for each in range(group.num_columns)]
+        if group.num_rows and columns:
+            yield number, min(each.dictionary_page_offset or each.data_page_offset for each in columns)
 
 
 def _memory(column: Any) -> int:

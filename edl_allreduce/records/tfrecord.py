@@ -91,6 +91,11 @@ class ChunkReader:
         self.close()
 
 
+def is_header(head: bytes) -> bool:
+    """Whether the first 12 bytes of a file begin a record."""
+    return _first_problem(head, [0]) is None
+
+
 def records_in_stream(path: str, stream: Any) -> Iterator[bytes]:
     """The records of a stream that can only be read from its beginning, such as a decompressed one.
 
