@@ -5,6 +5,7 @@ trained_model.pb makes the folder complete. It is written last, and removed firs
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import PurePosixPath
 from typing import Any
@@ -25,6 +26,15 @@ def written_by(url: str) -> str | None:
     except (DataError, StorageError):
         return None
     return job if isinstance(job, str) and job else None
+
+
+def fingerprint(url: str) -> str:
+    """What changes when anything in a trained model's folder does: a SHA-256 of the list of its files.
+
+    Raises:
+        DataError: their list is missing or damaged.
+    """
+    return hashlib.sha256(json.dumps(listed(url), sort_keys=True).encode()).hexdigest()
 
 
 def listed(url: str) -> dict[str, str]:

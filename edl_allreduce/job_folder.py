@@ -7,6 +7,7 @@ $EDL_HOME, or $XDG_STATE_HOME/edl_allreduce, or ~/.local/state/edl_allreduce
     ├── address                    HOST:PORT of the coordinator, there as soon as it serves (the coordinator)
     ├── status.json                the last Status message (the coordinator, when the job ends)
     ├── dataset.pb                 the Dataset message: which files, cut into which tasks (the first coordinator)
+    ├── validation.pb              the same of validation_data
     ├── history.jsonl              every step's loss, every round's cause (the coordinator, while the job runs)
     ├── supervisor.json            the process of the supervisor; the job runs as long as that does (the supervisor)
     ├── workers.json               every worker's process, and the next worker's id (the coordinator's provisioner)
@@ -71,6 +72,10 @@ class JobFolder:
     @property
     def dataset(self) -> Path:
         return self.path / "dataset.pb"
+
+    @property
+    def validation(self) -> Path:
+        return self.path / "validation.pb"
 
     @property
     def history(self) -> Path:

@@ -18,7 +18,11 @@ Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """Where a run stands: `step` steps are applied; the next one begins at `offset` in epoch `epoch`."""
+    """Where a run stands: `step` steps are applied; the next one begins at `offset` in epoch `epoch`.
+
+    At an offset of all of the epoch's records, its steps are done and what follows from its end is not: evaluation and
+    callbacks. So a position says which member is the furthest in that, too.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -52,9 +56,21 @@ class Schedule:
         """Whether nothing is left to train at `at`."""
         return at.epoch >= self.epochs
 
+    def at_end(self, at: Position) -> bool:
+        """Whether an epoch's steps are done, and its end is not."""
+        return at.offset >= self.records
+
+    def end(self, at: Position) -> Position:
+        """The end of the epoch at `at`, whose steps end here."""
+        return Position(at.step, at.epoch, self.records)
+
+    def closed(self, at: Position, stop: bool = False) -> Position:
+        """After an epoch's end; `stop`: training ends with it."""
+        return Position(at.step, self.epochs if stop else at.epoch + 1, 0)
+
     def steps(self, start: Position, batch: int) -> Iterator[tuple[Position, int]]:
         """Every step from `start` on: where it begins, and how many records it consumes."""
-        at = start
+        at = self.closed(start) if self.at_end(start) else start
         while not self.finished(at):
             yield at, self.size(at, batch)
             at = self.after(at, batch)

@@ -13,6 +13,7 @@ from edl_allreduce.class_weight import parse_class_weight
 from edl_allreduce.errors import UsageError
 from edl_allreduce.flags import flag
 from edl_allreduce.params import format_params, parse_params
+from edl_allreduce.records.formats import AUTO, FORMATS, check_format
 
 DEFAULT_BATCH_SIZE = 128
 PRECISIONS = ("", "mixed_float16", "mixed_bfloat16")
@@ -58,9 +59,15 @@ class DataSpec:
     """Data."""
 
     data: str = flag(
-        "RecordIO files: a path, a pattern, a folder, or several joined by commas; also gs:// and s3://",
+        "files of records: a path, a pattern, a folder (its RecordIO files), or several joined by commas; also gs:// "
+        "and s3://",
         check="not empty",
         metavar="PATTERN",
+    )
+    data_format: str = flag(
+        "what the files of data are: recordio, tfrecord, csv or parquet; auto goes by their endings",
+        AUTO,
+        metavar="|".join((AUTO, *FORMATS)),
     )
     shuffle: bool = flag("shuffle the records anew in every epoch (deterministic, by seed)", True)
     on_bad_record: str = flag(
@@ -79,6 +86,9 @@ class DataSpec:
         check="not negative",
         advanced=True,
     )
+
+    def __post_init__(self) -> None:
+        check_format(self.data_format)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from edl_allreduce import flags
 from edl_allreduce.flags import flag
+from edl_allreduce.records.formats import AUTO, FORMATS, check_format
 from edl_allreduce.spec import JobSpec, WorkersSpec
 
 
@@ -32,10 +33,18 @@ class TasksSpec:
         check="not empty",
         metavar="PATTERN",
     )
+    data_format: str = flag(
+        "what the files of data are: recordio, tfrecord, csv or parquet; auto goes by their endings",
+        AUTO,
+        metavar="|".join((AUTO, *FORMATS)),
+    )
     batch_size: int = flag("records per batch and worker", 256, check="positive")
     records_per_task: int = flag(
         "records per task, where the files' chunks allow", 4096, check="positive", advanced=True
     )
+
+    def __post_init__(self) -> None:
+        check_format(self.data_format)
 
 
 @dataclass(frozen=True)
@@ -122,4 +131,4 @@ def from_json(text: str) -> Job:
     values = json.loads(text)
     kinds = {kind.KIND: kind for kind in GROUPS}
     kind = kinds.get(values.pop("kind", "")) if isinstance(values, dict) else None
-    return flags.from_json(kind or JobSpec, values, "job")
+    return cast(Job, flags.from_json(kind or JobSpec, values, "job"))

@@ -32,6 +32,7 @@ from google.protobuf.message import DecodeError
 
 from edl_allreduce import __version__, contracts, parameters, storage
 from edl_allreduce.bundle import BUNDLE, CODE, KERAS, MESSAGE, PARAMS, SPEC, listed, written_by
+from edl_allreduce.contracts.base import TrainingModel
 from edl_allreduce.contracts.user_errors import user_code
 from edl_allreduce.contracts.zoo_files import code_files
 from edl_allreduce.errors import DataError, ModelError, StorageError, UsageError
@@ -49,12 +50,16 @@ class Loaded:
 
     Attributes:
         model: the `keras.Model` with its trained weights.
+        training: the same model with all that its contract brings.
+        model_zoo: the folder with its code.
         parse: of (a `tf.data.Dataset` of serialized records, a batch size): a dataset of batches (features, labels).
         spec: the job that trained it.
         message: what trained_model.pb says.
     """
 
     model: Any
+    training: TrainingModel
+    model_zoo: str
     parse: Callable[[Any, int], Any]
     spec: JobSpec
     message: TrainedModel
@@ -128,7 +133,7 @@ def load(url: str, mode: contracts.Mode = contracts.Mode.EVALUATION) -> Loaded:
         raise ModelError(f"{url}: {str(error).replace(zoo, CODE)}") from error
     parameters.restore(training.model.weights, str(params), storage.join(url, params.name))
     params.unlink()
-    return Loaded(training.model, training.batches, spec, message)
+    return Loaded(training.model, training, zoo, training.batches, spec, message)
 
 
 def _put_together(folder: Path, model: Any, spec: JobSpec, notes: dict[str, str], job: str) -> dict[str, str]:

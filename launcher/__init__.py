@@ -6,13 +6,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from launcher.api import train
+    from launcher.api import evaluate, predict, train
     from launcher.handle import JobHandle
     from launcher.jobs import attach
 
-__all__ = ["JobHandle", "attach", "train"]
+__all__ = ["JobHandle", "attach", "evaluate", "predict", "train"]
 
-_HOMES = {"JobHandle": "launcher.handle", "attach": "launcher.jobs", "train": "launcher.api"}
+_HOMES = {
+    "JobHandle": "launcher.handle",
+    "attach": "launcher.jobs",
+    "evaluate": "launcher.api",
+    "predict": "launcher.api",
+    "train": "launcher.api",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""The Python door: `train`, whose signature and help are made of the same definitions as the command line's."""
+"""The Python door: `train`, `evaluate` and `predict`, made of the same definitions as the command line's."""
 
 from __future__ import annotations
 
@@ -11,11 +11,26 @@ from edl_allreduce.flags import Flag
 from launcher.handle import JobHandle
 from launcher.help import default_of
 from launcher.run import run
-from launcher.settings import TRAIN_FLAGS
+from launcher.settings import flags_for
 
 
 def train(**flags: Any) -> JobHandle | None:
     return run(flags, sys.stdout)
+
+
+def evaluate(**flags: Any) -> JobHandle | None:
+    return run(flags, sys.stdout, kind="evaluate")
+
+
+def predict(**flags: Any) -> JobHandle | None:
+    return run(flags, sys.stdout, kind="predict")
+
+
+_DOES = {
+    "train": ("Trains a Keras model on RecordIO data with any number of workers.", "`params` also as a dict."),
+    "evaluate": ("Tells loss and metrics of a trained model on other data.", "The handle's `figures` are the result."),
+    "predict": ("Writes the predictions of a trained model, in the order of the records.", "One file per task."),
+}
 
 
 def _parameter(flag: Flag) -> inspect.Parameter:
@@ -27,22 +42,23 @@ def _parameter(flag: Flag) -> inspect.Parameter:
     )
 
 
-def _documentation() -> str:
+def _documentation(kind: str) -> str:
+    what, besides = _DOES[kind]
     lines = [
-        "Trains a Keras model on RecordIO data with any number of workers.",
+        what,
         "",
-        "Every argument may also be given as a string; `params` also as a dict. Shows progress on standard output.",
+        f"Every argument may also be given as a string. {besides} Shows progress on standard output.",
         "",
         "Args:",
     ]
-    for flag in TRAIN_FLAGS:
+    for flag in flags_for(kind):
         told = f"{flag.name}: {flag.help}" + (f" ({default_of(flag)})" if default_of(flag) else "") + "."
         lines += textwrap.wrap(told, 112, initial_indent="    ", subsequent_indent="        ")
     lines += [
         "",
         "Returns:",
-        "    A JobHandle (name, folder, logs_folder, status(), watch(), wait(), scale(), stop(), exit_code) of the",
-        "    trained model's job. With wait=False, of one that is training now; it ends with this Python process.",
+        "    A JobHandle (name, folder, logs_folder, status(), figures, watch(), wait(), scale(), stop(), exit_code)",
+        "    of the job, which is done. With wait=False, of one that is at work now; it ends with this Python process.",
         "    None with dry_run=True.",
         "",
         "Raises:",
@@ -52,7 +68,8 @@ def _documentation() -> str:
     return "\n".join(lines)
 
 
-train.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [_parameter(flag) for flag in TRAIN_FLAGS], return_annotation=JobHandle | None
-)
-train.__doc__ = _documentation()
+for _function in (train, evaluate, predict):
+    _function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [_parameter(flag) for flag in flags_for(_function.__name__)], return_annotation=JobHandle | None
+    )
+    _function.__doc__ = _documentation(_function.__name__)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from edl_allreduce.errors import StorageError, UsageError, did_you_mean
 from edl_allreduce.spec import JobSpec, ModelSpec, OutputSpec
+from edl_allreduce.task_spec import Job, PredictSpec, TaskSpec
 from launcher.declared import declared_names
 
 WORKER_PACKAGES = {"tensorflow": "worker", "keras": "worker", "safetensors": "worker", "horovod": ""}
 
 
-def check(job: JobSpec) -> None:
+def check(job: Job) -> None:
     """Looks at everything a local job needs; imports none of it.
 
     Raises:
@@ -24,11 +25,35 @@ def check(job: JobSpec) -> None:
         ModelError: a file of the model is not Python.
         StorageError: data matches no file, or cannot be listed.
     """
+    if not isinstance(job, JobSpec):
+        return check_tasks(job)
     check_model(job.model)
     check_data(job.data.data)
+    if job.validation.validation_data:
+        check_data(job.validation.validation_data, "validation_data")
     check_output(job.output)
     check_resume(job)
     check_packages(lambda name: importlib.util.find_spec(name) is not None)
+
+
+def check_tasks(job: TaskSpec) -> None:
+    """Looks at everything that an evaluation or a prediction of this machine needs."""
+    from edl_allreduce import bundle, predictions, storage
+
+    url = job.model.trained_model
+    if not storage.exists(storage.join(url, bundle.MESSAGE)):
+        there = "has no trained_model.pb" if storage.exists(url) else "does not exist"
+        raise UsageError(f"--trained_model: {url} {there}; expected the output of a finished `edl train`")
+    check_data(job.data.data)
+    if isinstance(job, PredictSpec):
+        found = predictions.read(job.output.output)
+        if found and found.complete and not job.output.overwrite:
+            raise UsageError(
+                f"--output: {job.output.output} holds predictions already; choose another folder or add --overwrite"
+            )
+        if job.output.output_format == "parquet" and importlib.util.find_spec("pyarrow") is None:
+            raise UsageError("--output_format=parquet: needs pyarrow: pip install 'edl_allreduce[parquet]'")
+    check_packages(lambda name: name == "horovod" or importlib.util.find_spec(name) is not None)
 
 
 def check_model(model: ModelSpec) -> None:
@@ -57,14 +82,14 @@ def _check_name(flag: str, file: str, name: str, hint: str = "") -> None:
         raise UsageError(f"--{flag}: {file} defines no {name!r}{did_you_mean(name, names)}{hint}")
 
 
-def check_data(pattern: str) -> None:
+def check_data(pattern: str, flag: str = "data") -> None:
     """Lists the files of a pattern."""
     from edl_allreduce import storage
 
     try:
         storage.expand(pattern)
     except StorageError as error:
-        raise StorageError(f"--data: {error}") from error
+        raise StorageError(f"--{flag}: {error}") from error
 
 
 def check_output(output: OutputSpec) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from edl_allreduce import __version__
 from edl_allreduce.errors import UsageError
-from launcher.help import VARIABLE, function_help, is_boolean, is_word, parameters_of, train_help
-from launcher.settings import TRAIN_FLAGS
+from launcher.help import VARIABLE, function_help, is_boolean, is_word, job_help, parameters_of
+from launcher.settings import flags_for
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,18 @@ class Command:
         summary: one line for the overview.
         load: gives the function to call, all of its arguments strings; returns an exit code, or nothing for 0.
         raw: whether its words are passed on as they are, `--help` included.
+        kind: of the jobs it runs (train, evaluate, predict), whose settings are its flags; empty: it runs none.
     """
 
     summary: str
     load: Callable[[], Callable[..., int | None]]
     raw: bool = False
+    kind: str = ""
 
     def flags(self) -> dict[str, bool]:
         """The command's flags; whether each is a boolean."""
-        if self.load is load_train:
-            return {each.name: each.type is bool for each in TRAIN_FLAGS}
+        if self.kind:
+            return {each.name: each.type is bool for each in flags_for(self.kind)}
         return {each.name: is_boolean(each) for each in parameters_of(self.load()) if each.kind not in VARIABLE}
 
     def takes_words(self) -> bool:
@@ -41,19 +43,19 @@ class Command:
 
     def help(self, name: str, width: int) -> str:
         """The text of `edl NAME --help`."""
-        return train_help(TRAIN_FLAGS, width) if self.load is load_train else function_help(name, self.load(), width)
+        return (
+            job_help(self.kind, flags_for(self.kind), width) if self.kind else function_help(name, self.load(), width)
+        )
 
 
-def load_train() -> Callable[..., int | None]:
-    return train
+def _job(kind: str, summary: str) -> Command:
+    def start(**flags: str) -> int:
+        from launcher.run import run
 
+        run(flags, sys.stdout, leave=True, kind=kind)
+        return 0
 
-def train(**flags: str) -> int:
-    """Trains a Keras model on RecordIO data with any number of workers."""
-    from launcher.run import run
-
-    run(flags, sys.stdout, leave=True)
-    return 0
+    return Command(summary, lambda: start, kind=kind)
 
 
 def version() -> None:
@@ -75,7 +77,9 @@ def _from(module: str, name: str) -> Callable[[], Callable[..., int | None]]:
 
 DATA, JOBS, ZOO = "launcher.data_commands", "launcher.job_commands", "launcher.zoo_commands"
 COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
-    "train": Command("train a model with any number of workers of this machine", load_train),
+    "train": _job("train", "train a model with any number of workers of this machine"),
+    "evaluate": _job("evaluate", "tell loss and metrics of a trained model on other data"),
+    "predict": _job("predict", "write the predictions of a trained model"),
     "scale": Command("change how many workers a running job keeps alive", _from(JOBS, "scale")),
     "stop": Command("end a running job", _from(JOBS, "stop")),
     "recordio": {

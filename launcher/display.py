@@ -49,9 +49,10 @@ class Plain(Silent):
         for line in progress.changes(self._before, status):
             self.note(line)
         self._before = status
-        if status.position.step and status.phase in RUNNING and self._clock() - self._said_at >= PLAIN_SECONDS:
+        begun = status.position.step or status.work.tasks_done
+        if begun and status.phase in RUNNING and self._clock() - self._said_at >= PLAIN_SECONDS:
             summary = progress.summary(status)
-            if summary != self._summary:
+            if summary and summary != self._summary:
                 self.note(summary)
             self._summary, self._said_at = summary, self._clock()
 

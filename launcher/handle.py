@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status
 
 ENDED = frozenset({"done", "failed", "stopped"})
-RUNNING = frozenset({"training", "reforming", "exporting"})
+RUNNING = frozenset({"training", "reforming", "exporting", "working"})
 
 ERRORS: dict[int, type[EdlError]] = {
     error.exit_code: error for error in (EdlError, UsageError, StorageError, DataError, ModelError, JobFailed)
@@ -41,11 +41,18 @@ class JobHandle(ABC):
     @property
     @abstractmethod
     def exit_code(self) -> int | None:
-        """None while the job runs; 0 when the trained model is in the output; else the code of what went wrong."""
+        """None while the job runs; 0 when its result is there; else the code of what went wrong."""
 
     @abstractmethod
     def status(self) -> Status:
         """The newest status of the job (`Status` in edl_allreduce/control/control.proto)."""
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The newest loss and metrics: of an evaluation; of a training at its last epoch's end, val_… included."""
+        status = self.status()
+        newest = status.epochs or status.evaluations
+        return dict(newest[-1].values) if newest else {}
 
     @abstractmethod
     def watch(self) -> Iterator[Status]:

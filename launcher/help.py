@@ -23,6 +23,23 @@ The same model with other arguments; first see what would be started:
       --output=out/wide --params='hidden_units=[200, 100], learning_rate=0.01' --dry_run"""
 
 
+EXAMPLES = {
+    "train": TRAIN_EXAMPLES,
+    "evaluate": """\
+The accuracy of the trained digits on held-out ones, by two workers of this machine:
+  edl evaluate --trained_model=out/digits --data='data/digits/test/*.recordio' --num_workers=2""",
+    "predict": """\
+One prediction for every record, in their order, as CSV files:
+  edl predict --trained_model=out/digits --data='data/digits/test/*.recordio' --output=out/predicted \\
+      --output_format=csv""",
+}
+TITLES = {
+    "train": "trains a Keras model on RecordIO data, elastically",
+    "evaluate": "tells loss and metrics of a trained model, exactly, with any number of workers",
+    "predict": "writes the predictions of a trained model, with any number of workers",
+}
+
+
 def overview(summaries: Mapping[str, str], width: int) -> str:
     """What `edl --help` prints.
 
@@ -54,11 +71,11 @@ def group_help(name: str, summaries: Mapping[str, str], width: int) -> str:
     )
 
 
-def train_help(flags: Iterable[Flag], width: int) -> str:
-    """What `edl train --help` prints."""
+def job_help(kind: str, flags: Iterable[Flag], width: int) -> str:
+    """What `edl train --help`, `edl evaluate --help` or `edl predict --help` prints."""
     flags = list(flags)
     required = " ".join(f"--{each.name}={each.metavar or TYPES[each.type]}" for each in flags if each.required)
-    lines = ["edl train: trains a Keras model on RecordIO data, elastically", "", "usage: edl train \\"]
+    lines = [f"edl {kind}: {TITLES[kind]}", "", f"usage: edl {kind} \\"]
     lines += [
         f"    {line}" for line in textwrap.wrap(f"{required} [flags]", max(20, width - 4), break_on_hyphens=False)
     ]
@@ -68,7 +85,7 @@ def train_help(flags: Iterable[Flag], width: int) -> str:
     lines += ["", "Advanced:", *_table((_row(each) for each in flags if each.advanced), width)]
     note = "A boolean flag stands alone for true, --noNAME for false. --flag value and --flag=value are the same."
     lines += ["", *textwrap.wrap(note, width, break_on_hyphens=False)]
-    lines += ["", "Examples:", textwrap.indent(TRAIN_EXAMPLES, "  ")]
+    lines += ["", "Examples:", textwrap.indent(EXAMPLES[kind], "  ")]
     return "\n".join(lines)
 
 

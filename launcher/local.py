@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from edl_allreduce.errors import EdlError, JobFailed, StorageError, UsageError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.processes import describe_exit
+from edl_allreduce.task_spec import to_json
 from launcher.client import RETRY_SECONDS, Client, final_status
 from launcher.handle import ENDED, JobHandle, error_of
 from launcher.plan import Plan
@@ -39,7 +40,7 @@ def start(plan: Plan, detach: bool = False) -> LocalJob:
     """
     folder = plan.folder
     try:
-        folder.create(plan.job.to_json(), secrets.token_urlsafe(32))
+        folder.create(to_json(plan.job), secrets.token_urlsafe(32))
     except FileExistsError:
         raise UsageError(f"--job_name: {folder.name!r} is taken by the job in {folder.path}; choose another") from None
     except OSError as error:

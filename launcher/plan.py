@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from edl_allreduce import storage
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.spec import JobSpec
+from edl_allreduce.task_spec import Job, kind_of, to_json
 from launcher.settings import LaunchSpec
 
 
@@ -19,34 +21,34 @@ class Plan:
     """A job as it is to be started on this machine.
 
     Attributes:
-        job: what is trained.
+        job: what is trained, evaluated or predicted.
         folder: the job's files; none of them exists yet.
         command: starts the supervisor, which starts the coordinator, which starts the workers.
         environ: variables that the command gets in addition to the launcher's own.
     """
 
-    job: JobSpec
+    job: Job
     folder: JobFolder
     command: tuple[str, ...]
     environ: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:
-        model, count = self.job.model, self.job.elastic.num_workers
+        count = self.job.elastic.num_workers
         workers = f"{count} worker{'s' if count > 1 else ''} on this machine"
         variables = [f"{name}={shlex.quote(value)}" for name, value in self.environ]
         lines = [
-            f"job     {self.folder.name}: {model.model_def} from {model.model_zoo}, with {workers}",
+            f"job     {self.folder.name}: {_described(self.job)}, with {workers}",
             f"start   {' '.join([*variables, shlex.join(self.command)])}",
-            f"write   {self.folder.spec}: {self.job.to_json()}",
+            f"write   {self.folder.spec}: {to_json(self.job)}",
             f"        {self.folder.token}: a random token, readable by this user only",
             f"logs    {self.folder.logs}",
-            f"result  {self.job.output.output}",
+            f"result  {self.job.output.output or 'printed'}",
         ]
         return "\n".join(lines)
 
 
 def make_plan(
-    job: JobSpec, launch: LaunchSpec, *, now: datetime, random: str, environ: Mapping[str, str], python: str
+    job: Job, launch: LaunchSpec, *, now: datetime, random: str, environ: Mapping[str, str], python: str
 ) -> Plan:
     """The plan for a job.
 
@@ -56,7 +58,7 @@ def make_plan(
         environ: the launcher's environment.
         python: the interpreter to run.
     """
-    name = launch.job_name or job_name(job.model.model_def, now, random)
+    name = launch.job_name or job_name(_subject(job), now, random)
     folder = JobFolder.of(name, environ)
     return Plan(
         job=job,
@@ -64,6 +66,20 @@ def make_plan(
         command=(python, "-m", "rendezvous.supervisor", f"--job_folder={folder.path}"),
         environ=_import_path(environ),
     )
+
+
+def _subject(job: Job) -> str:
+    """What a job is named after."""
+    if isinstance(job, JobSpec):
+        return job.model.model_def
+    folder = job.model.trained_model.rstrip("/")
+    return f"{kind_of(job)}-{storage.basename(folder)}".replace(".", "-")
+
+
+def _described(job: Job) -> str:
+    if isinstance(job, JobSpec):
+        return f"{job.model.model_def} from {job.model.model_zoo}"
+    return f"{kind_of(job)} {job.data.data} with {job.model.trained_model}"
 
 
 def job_name(model_def: str, now: datetime, random: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ from launcher.handle import ENDED, RUNNING
 
 if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import RoundStatus, Status
+
+
+TASKS = ("evaluate", "predict")  # jobs of leased tasks
 
 
 def changes(before: Status | None, now: Status) -> list[str]:
@@ -20,6 +24,7 @@ def changes(before: Status | None, now: Status) -> list[str]:
     if before and before.phase in RUNNING and now.phase in RUNNING:
         lines += _worker_changes(before, now)
     lines += _warnings(before, now)
+    lines += _epoch_lines(before, now)
     told = {each.number for each in _told_rounds(before)} if before else set()
     lines += [_round_line(each) for each in _told_rounds(now) if each.number not in told]
     return [line for line in lines if line]
@@ -33,6 +38,8 @@ def headline(status: Status) -> str:
         return f"starting {_count(wanted, 'worker')}: {ready} ready"
     if status.phase == "starting":
         return status.message or "starting"
+    if status.phase == "working":
+        return status.message
     if status.phase == "exporting":
         return status.message or "writing the trained model"
     if status.phase == "stopping":
@@ -43,7 +50,9 @@ def headline(status: Status) -> str:
 
 
 def summary(status: Status) -> str:
-    """Where training stands, in one line."""
+    """Where the job stands, in one line."""
+    if status.job in TASKS:
+        return _tasks_summary(status)
     total = f"/{status.total_steps:,}" if status.total_steps else ""
     parts = [
         f"epoch {min(status.position.epoch + 1, max(1, status.num_epochs))}/{max(1, status.num_epochs)}",
@@ -60,6 +69,8 @@ def fraction(status: Status) -> float:
     """How much of the training is done, from 0 to 1."""
     if status.phase == "done":
         return 1.0
+    if status.job in TASKS:
+        return status.work.records_done / status.records if status.records else 0.0
     if status.total_steps:
         return min(1.0, status.position.step / status.total_steps)
     epochs = status.position.epoch + (status.position.offset / status.records if status.records else 0.0)
@@ -68,6 +79,8 @@ def fraction(status: Status) -> float:
 
 def ending(status: Status, output: str, logs: Path) -> list[str]:
     """The last lines: how it went, and where everything is; after a failure the error says that."""
+    if status.job in TASKS:
+        return _tasks_ending(status, output, logs)
     steps = f"{_count(status.position.step, 'step')} in {clock(status.training_seconds)}"
     if status.phase == "done":
         epochs = _count(status.num_epochs, "epoch")
@@ -79,6 +92,53 @@ def ending(status: Status, output: str, logs: Path) -> list[str]:
     if status.phase == "stopped":
         return [f"stopped after {steps}; logs in {logs}", *_how_to_go_on(status)]
     return [f"ended after {steps}", *_how_to_go_on(status)] if status.position.step else []
+
+
+def _epoch_lines(before: Status | None, now: Status) -> list[str]:
+    """A line for each epoch that has ended with something to say besides the loss, and for each evaluation between."""
+    if now.job in TASKS:
+        return []
+    told = {each.epoch for each in before.epochs} if before else set()
+    lines = [
+        f"epoch {each.epoch + 1}: {_figures(each.values)}{'; ' + each.stopped if each.stopped else ''}"
+        for each in now.epochs
+        if each.epoch not in told and (len(each.values) > 1 or each.stopped)
+    ]
+    ends = {each.step for each in now.epochs}
+    known = {each.step for each in before.evaluations} if before else set()
+    between = [each for each in now.evaluations if each.step not in known | ends]
+    return lines + [f"step {each.step:,}: {_figures(each.values, 'val_')}" for each in between]
+
+
+def _figures(values: Mapping[str, float], prefix: str = "") -> str:
+    return " · ".join(f"{prefix}{name} {values[name]:.4g}" for name in in_order(values))
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The names of figures as people expect them: the loss first, those of the validation data last."""
+    return sorted(names, key=lambda name: (name.startswith("val_"), name.removeprefix("val_") != "loss", name))
+
+
+def _tasks_summary(status: Status) -> str:
+    parts = [
+        f"{status.work.records_done:,}/{status.records:,} records",
+        f"{status.records_per_second:,.0f} records/s" if status.records_per_second else "",
+        _count(len(status.workers), "worker"),
+        f"{clock(status.seconds_left)} left" if status.seconds_left and status.phase not in ENDED else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _tasks_ending(status: Status, output: str, logs: Path) -> list[str]:
+    records = f"{_count(status.work.records_done, 'record')} in {clock(status.seconds)}"
+    if status.phase != "done":
+        return [f"{status.phase} after {records}; logs in {logs}"]
+    if status.job == "predict":
+        return [f"predicted {records}", f"predictions in {output}, logs in {logs}"]
+    found = status.evaluations[-1].values if status.evaluations else {}
+    width = max(map(len, found), default=0)
+    lines = [f"  {name:<{width}}  {found[name]:.6g}" for name in in_order(found)]
+    return [f"evaluated {records}", *lines, f"figures in {output}, logs in {logs}" if output else f"logs in {logs}"]
 
 
 def _where_time_went(status: Status) -> list[str]:

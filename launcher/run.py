@@ -1,4 +1,4 @@
-"""Carries a request out, from flags to the job's end; every door of `train` leads here."""
+"""Carries a request out, from flags to the job's end; every door of train, evaluate and predict leads here."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from launcher.plan import Plan, make_plan
 from launcher.settings import LaunchSpec, read_request
 
 
-def run(values: Mapping[str, Any], out: TextIO, leave: bool = False) -> JobHandle | None:
-    """Runs a training job.
+def run(values: Mapping[str, Any], out: TextIO, leave: bool = False, kind: str = "train") -> JobHandle | None:
+    """Runs a job.
 
     Args:
-        values: the flags of `train`, each typed or a string.
+        values: its flags, each typed or a string.
         out: where progress is shown, and the plan of a dry run.
+        kind: train, evaluate or predict.
         leave: with `wait=False`, let the job go on when this process ends.
 
     Returns:
-        The job, trained; with `wait=False`, training. None for a dry run.
+        The job, done; with `wait=False`, at work. None for a dry run.
 
     Raises:
         EdlError: the request is wrong, or the job failed.
         KeyboardInterrupt: Ctrl-C; the job has been stopped.
         SystemExit: SIGTERM; the job has been stopped.
     """
-    job, launch = read_request(values)
+    job, launch = read_request(values, kind)
     now, random = datetime.now(), secrets.token_hex(2)
     plan = make_plan(job, launch, now=now, random=random, environ=os.environ, python=sys.executable)
     if launch.dry_run:
@@ -59,7 +60,7 @@ def run(values: Mapping[str, Any], out: TextIO, leave: bool = False) -> JobHandl
 
 
 def _follow(handle: local.LocalJob, launch: LaunchSpec, plan: Plan, display: Silent) -> None:
-    """Shows the job until it has ended; without `wait`, until it trains."""
+    """Shows the job until it has ended; without `wait`, until it is at work."""
     for status in handle.watch():
         display.show(status)
         if not launch.wait and status.phase in RUNNING:

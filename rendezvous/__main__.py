@@ -10,11 +10,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from google.protobuf import json_format
 
-from edl_allreduce import bundle, checkpoint, recordio, storage
+from edl_allreduce import bundle, checkpoint, records, storage, task_spec
 from edl_allreduce.checkpoint import Checkpoint
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_from_message, dataset_to_message
@@ -23,12 +24,14 @@ from edl_allreduce.errors import DataError, EdlError
 from edl_allreduce.job_folder import JobFolder, write_whole
 from edl_allreduce.resume import check_data, checkpoint_to_resume
 from edl_allreduce.spec import JobSpec
+from edl_allreduce.task_spec import Job
 from rendezvous import events
 from rendezvous.coordinator import Coordinator, Site
 from rendezvous.provisioner.local import LocalProvisioner
 from rendezvous.service import listen, start_serving
-from rendezvous.state import State, recovered
+from rendezvous.state import Phase, State, recovered
 from rendezvous.status import make_status
+from rendezvous.task_result import begin_result
 from rendezvous.telemetry import Telemetry
 
 log = logging.getLogger("rendezvous")
@@ -46,7 +49,7 @@ def main() -> int:
         level=logging.INFO, format="%(asctime)s.%(msecs)03d %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
     try:
-        spec = JobSpec.from_json(folder.spec.read_text(encoding="utf-8"))
+        spec = task_spec.from_json(folder.spec.read_text(encoding="utf-8"))
         return asyncio.run(_run(spec, folder, int(os.environ.get("EDL_RESTARTS", "0"))))
     except EdlError as error:
         log.error("%s", error)
@@ -54,15 +57,17 @@ def main() -> int:
         return error.exit_code
 
 
-async def _run(spec: JobSpec, folder: JobFolder, restarts: int) -> int:
-    output = spec.output.output
-    if restarts and await asyncio.to_thread(bundle.written_by, output) == folder.name:
+async def _run(spec: Job, folder: JobFolder, restarts: int) -> int:
+    trains = isinstance(spec, JobSpec)
+    if restarts and trains and await asyncio.to_thread(bundle.written_by, spec.output.output) == folder.name:
         _write_status(folder, pb.Status(phase="done"))  # the coordinator before this one died over saying so
         return 0
-    newest = await asyncio.to_thread(_newest_checkpoint, spec, restarts)
+    newest = await asyncio.to_thread(_newest_checkpoint, spec, restarts) if isinstance(spec, JobSpec) else None
     dataset = await asyncio.to_thread(_dataset, spec, folder, newest)
+    validation = await asyncio.to_thread(_validation, spec, folder)
     if newest and not restarts:
         check_data(dataset.fingerprint, newest)
+    there = [] if isinstance(spec, JobSpec) else await asyncio.to_thread(begin_result, spec, dataset)
     server, port = listen(folder.token.read_text(encoding="ascii").strip(), ADDRESS, _port_before(folder))
     with open(folder.history, "a+", buffering=1, encoding="utf-8") as history:
         telemetry = Telemetry(history, time.time)
@@ -81,9 +86,11 @@ async def _run(spec: JobSpec, folder: JobFolder, restarts: int) -> int:
             state = recovered(target, position, left.alive, left.next_id, last_round + 1, time.monotonic())
             telemetry.restarted(restarts)
         else:
-            state = State(target=spec.elastic.num_workers, checkpoint=position)
+            phase = Phase.GATHERING if trains else Phase.WORKING
+            state = State(target=spec.elastic.num_workers, phase=phase, checkpoint=position)
+        telemetry.tasks_done |= {task: "" for task in there if task not in telemetry.tasks_done}
         site = Site(folder.name, ADDRESS, str(folder.path))
-        coordinator = Coordinator(spec, dataset, site, state, telemetry, time.monotonic)
+        coordinator = Coordinator(spec, dataset, site, state, telemetry, time.monotonic, validation)
         await start_serving(server, coordinator)
         write_whole(folder.address, f"{ADDRESS}:{port}")
         _stop_on_signals(coordinator)
@@ -105,25 +112,38 @@ def _newest_checkpoint(spec: JobSpec, restarts: int) -> Checkpoint | None:
     return newest if restarts else checkpoint_to_resume(spec, newest)
 
 
-def _dataset(spec: JobSpec, folder: JobFolder, newest: Checkpoint | None) -> Dataset:
-    """The job's data; what the first coordinator found is kept, since workers hold on to it."""
-    kept = str(folder.dataset)
-    if folder.dataset.exists():
-        return dataset_from_message(pb.Dataset.FromString(storage.read_bytes(kept)))
-    dataset = _index(spec, newest.origin.lanes if newest else spec.data.lanes)
-    storage.write_bytes_atomic(kept, dataset_to_message(dataset).SerializeToString())
+def _dataset(spec: Job, folder: JobFolder, newest: Checkpoint | None) -> Dataset:
+    """The job's data."""
+    lanes = newest.origin.lanes if newest else spec.data.lanes if isinstance(spec, JobSpec) else 1
+    return _kept(folder.dataset, lambda: _index(spec, "data", spec.data.data, lanes))
+
+
+def _validation(spec: Job, folder: JobFolder) -> Dataset | None:
+    """What a model in training is evaluated on."""
+    if not isinstance(spec, JobSpec) or not spec.validation.validation_data:
+        return None
+    pattern = spec.validation.validation_data
+    return _kept(folder.validation, lambda: _index(spec, "validation_data", pattern, 1))
+
+
+def _kept(path: Path, make: Callable[[], Dataset]) -> Dataset:
+    """What the first coordinator found is kept, since workers hold on to it."""
+    if path.exists():
+        return dataset_from_message(pb.Dataset.FromString(storage.read_bytes(str(path))))
+    dataset = make()
+    storage.write_bytes_atomic(str(path), dataset_to_message(dataset).SerializeToString())
     return dataset
 
 
-def _index(spec: JobSpec, lanes: int) -> Dataset:
-    files = storage.expand(spec.data.data)
+def _index(spec: Job, flag: str, pattern: str, lanes: int) -> Dataset:
+    files = storage.expand(pattern)
     log.info("indexing %d files", len(files))
     started = time.monotonic()
-    indexes = recordio.index_many(files)
-    data, workers = spec.data, spec.elastic.num_workers
-    dataset = make_dataset(files, indexes, data.records_per_task, lanes, workers)
+    data_format = spec.data.data_format
+    chunks = records.index_many(files, data_format)
+    dataset = make_dataset(files, chunks, spec.data.records_per_task, lanes, spec.elastic.num_workers, data_format)
     if dataset.records == 0:
-        raise DataError(f"--data: {data.data} holds no records ({len(files)} files, all empty)")
+        raise DataError(f"--{flag}: {pattern} holds no records ({len(files)} files, all empty)")
     log.info("%d records in %d tasks, %.2f s", dataset.records, len(dataset.tasks), time.monotonic() - started)
     return dataset
 

@@ -11,23 +11,28 @@ from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_to_message
 from edl_allreduce.control.position import position_from_message, position_to_message
 from edl_allreduce.dataset import Dataset
+from edl_allreduce.errors import EdlError
 from edl_allreduce.position import Schedule, deal_lanes
 from edl_allreduce.spec import JobSpec
+from edl_allreduce.task_spec import Job, to_json
 from rendezvous import events, rounds
+from rendezvous.leased_work import LeasedWork
 from rendezvous.limits import make_policy
 from rendezvous.presence import EXPORTED, Presence, standing_from_message
 from rendezvous.provisioner import Provisioner
 from rendezvous.shares import rebalance
 from rendezvous.state import Kind, Phase, Round, State, WorkerState
 from rendezvous.store import RoundStore
+from rendezvous.task_result import write_result
 from rendezvous.telemetry import Telemetry
-from rendezvous.watchdog import Doing, Hung, Stuck, judge
+from rendezvous.watchdog import Doing, Hung, Stuck, judge, judge_alone
 
 log = logging.getLogger(__name__)
 
 END_GRACE_SECONDS = 5.0
 BUSY_SECONDS = 60.0  # of silence, while TensorFlow's import, tracing and saving may hold Python's lock for long
 READ_SECONDS = 0.05  # for messages that have come to be read
+NOBODY = -1  # no worker's id
 JUDGE_SECONDS = 0.1  # between two looks at who holds up the round, at least
 
 
@@ -55,19 +60,26 @@ class Coordinator:
         state: of a job that begins, or `state.recovered`.
         telemetry: where steps and rounds are noted.
         clock: seconds, monotonic.
+        validation: what a model in training is evaluated on.
     """
 
     def __init__(
         self,
-        spec: JobSpec,
+        spec: Job,
         dataset: Dataset,
         site: Site,
         state: State,
         telemetry: Telemetry,
         clock: Callable[[], float],
+        validation: Dataset | None = None,
     ) -> None:
         self.spec, self.dataset, self.site, self.state, self.telemetry = spec, dataset, site, state, telemetry
-        self.schedule = Schedule(dataset.records, spec.training.num_epochs)
+        self.validation = validation
+        trains = isinstance(spec, JobSpec)
+        self.schedule = Schedule(dataset.records, spec.training.num_epochs if isinstance(spec, JobSpec) else 1)
+        self.work = LeasedWork(
+            validation if trains else dataset, not trains, telemetry, self._tell_worker, self.tell, self._finish_work
+        )
         self.presences: dict[int, Presence] = {}
         self.shares: dict[int, float] = {}
         self.lanes: dict[int, int] = {}  # how many each member of the newest round has
@@ -80,12 +92,14 @@ class Coordinator:
         self._tick: asyncio.TimerHandle | None = None
         self._judged_at = 0.0
         self._stalls = 0  # rounds in a row that have been given up since all waited for each other, nobody knows why
+        self._concluding: asyncio.Task[None] | None = None
         self._repeated = 0  # records of the step in which the round failed
 
     def start(self, provisioner: Provisioner) -> None:
         """Starts the first workers."""
         self._provisioner = provisioner
         self.tell(events.Tick())
+        self.work.begin()
 
     async def close(self) -> None:
         """Returns when every worker has ended and the store is closed."""
@@ -146,7 +160,16 @@ class Coordinator:
             case "parted":
                 self._parted(worker_id, message.parted)
             case "leaving":
+                self.work.retire(worker_id)
                 self.tell(events.Leaving(worker_id))
+            case "wants":
+                self.work.wants(worker_id, message.wants)
+            case "task_done":
+                self.work.done(worker_id, message.task_done)
+            case "figures":
+                self.work.figures(worker_id, message.figures)
+            case "epoch_end":
+                self.telemetry.epoch_ended(message.epoch_end)
             case "broke":
                 self.tell(events.Broke(worker_id, message.broke.error, message.broke.exit_code))
             case "exported":
@@ -176,6 +199,7 @@ class Coordinator:
         else:
             self._kill(worker_id)  # it may still be alive, cut off from us
         self.tell(events.Lost(worker_id, why, kind, presence.position if presence else None))
+        self.work.leave(worker_id, lost=not worker.leaving)
 
     def process_ended(self, worker_id: int, why: str, told_to_go: bool) -> None:
         """A worker's process has ended; its stream may have told so already."""
@@ -185,13 +209,15 @@ class Coordinator:
         if worker_id in self.state.workers:
             position = presence.position if presence else None
             self.tell(events.Lost(worker_id, why, position=position, told_to_go=told_to_go))
+            self.work.leave(worker_id, lost=not told_to_go)
         else:
             self.tell(events.Explained(worker_id, why))
 
     def _welcome(self) -> pb.Welcome:
         return pb.Welcome(
-            spec=self.spec.to_json(),
+            spec=to_json(self.spec),
             dataset=dataset_to_message(self.dataset),
+            validation=dataset_to_message(self.validation) if self.validation else None,
             job_folder=self.site.job_folder,
             job=self.site.name,
             told_step=self.telemetry.told,
@@ -207,7 +233,9 @@ class Coordinator:
             self._judge(presence.heard)
 
     def _judge(self, now: float) -> None:
-        """Looks whether somebody holds up the round."""
+        """Looks whether somebody holds up the round, or hangs over a task."""
+        if self.state.phase is Phase.WORKING:
+            return self._judge_tasks(now)
         current = self.state.round
         if current is None or self.state.phase not in (Phase.TRAINING, Phase.PARTING):
             return
@@ -227,6 +255,12 @@ class Coordinator:
                 self._stalls += 1
                 self.tell(events.Stalled(current.number, why))
 
+    def _judge_tasks(self, now: float) -> None:
+        for id, presence in list(self.presences.items()):
+            if hung := judge_alone(id, presence.doing, now, self.spec.elastic.worker_timeout):
+                log.warning("worker %d hangs: it %s", id, hung.why)
+                self.part_with(id, hung.why, Kind.HUNG)
+
     def _is_training(self, worker_id: int) -> bool:
         worker = self.state.workers.get(worker_id)
         return worker is not None and worker.state is WorkerState.TRAINING
@@ -235,6 +269,7 @@ class Coordinator:
         self._repeated = max(self._repeated, parted.repeated)
         error = parted.error if parted.failed else None
         position = position_from_message(parted.position) if parted.HasField("position") else None
+        self.work.leave(worker_id, lost=False)
         self.tell(events.Parted(worker_id, parted.round, position, error, tuple(parted.unreachable)))
 
     def _watch(self, worker_id: int, again: bool = False) -> None:
@@ -271,6 +306,7 @@ class Coordinator:
                 self._close_store()
                 self._send(members, pb.ToWorker(abandon=pb.Abandon(round=number)))
             case events.AskToLeave(id):
+                self.work.retire(id)
                 self._send((id,), pb.ToWorker(leave=pb.Leave()))
             case events.Dismiss(id):
                 self._send((id,), pb.ToWorker(stop=pb.Stop(reason="not needed any more")))
@@ -289,6 +325,7 @@ class Coordinator:
                 self._end()
 
     def _begin(self, new: Round) -> None:
+        assert isinstance(self.spec, JobSpec)
         self._close_store()
         if len(new.members) > 1:
             self._store = RoundStore(self.site.address)
@@ -319,6 +356,24 @@ class Coordinator:
         for id in self.state.workers.keys() - self.presences.keys():
             self._kill(id)  # it has not greeted yet, and cannot be told
         self.ended.set()
+
+    def _finish_work(self) -> None:
+        """All tasks of the job are done; what is written then may take its time."""
+        spec = self.spec
+        assert not isinstance(spec, JobSpec)
+
+        async def conclude() -> None:
+            try:
+                await asyncio.to_thread(write_result, spec, self.dataset, self.telemetry, self.site.name)
+            except EdlError as error:
+                self.tell(events.Broke(NOBODY, str(error), error.exit_code))
+            else:
+                self.tell(events.WorkDone())
+
+        self._concluding = self._concluding or asyncio.get_running_loop().create_task(conclude())
+
+    def _tell_worker(self, worker_id: int, message: pb.ToWorker) -> None:
+        self._send((worker_id,), message)
 
     def _send(self, members: tuple[int, ...], message: pb.ToWorker) -> None:
         for id in members:

@@ -125,6 +125,18 @@ class Exported:
 
 
 @dataclass(frozen=True)
+class Leased:
+    """A worker has tasks to do, of a job that consists of them; `Ready` follows when it has none any more."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class WorkDone:
+    """All tasks of the job are done, and what follows from them is written."""
+
+
+@dataclass(frozen=True)
 class Scaled:
     """Somebody wants another number of workers."""
 
@@ -156,6 +168,8 @@ Event = (
     | Checkpointed
     | Broke
     | Exported
+    | Leased
+    | WorkDone
     | Scaled
     | Stopped
     | Tick

@@ -12,6 +12,7 @@ from rendezvous.events import (
     Explained,
     Exported,
     Greeted,
+    Leased,
     Leaving,
     Lost,
     Parted,
@@ -20,6 +21,7 @@ from rendezvous.events import (
     Scaled,
     Stalled,
     Stopped,
+    WorkDone,
 )
 from rendezvous.state import (
     STOPPED_EXIT_CODE,
@@ -63,6 +65,10 @@ def learn(state: State, event: Event, now: float, policy: Policy) -> State:
             return failed(state, error, exit_code)
         case Exported(id) if state.phase in (Phase.EXPORTING, Phase.RECOVERING) and id in state.workers:
             return replace(state, phase=Phase.DONE)
+        case Leased(id) if id in state.workers:
+            return put(state, replace(state.workers[id], state=WorkerState.WORKING, since=now))
+        case WorkDone():
+            return replace(state, phase=Phase.DONE)
         case Scaled(target):
             return replace(state, target=target)
         case Stopped(why, save):
@@ -103,6 +109,8 @@ def _parted(state: State, event: Parted, now: float, policy: Policy) -> State:
         return replace(state, cause=state.cause or left, barren_rounds=0)
     if state.round_failed:
         return state
+    if worker.leaving:  # in the middle of an evaluation, where the others need not agree
+        return replace(state, round_failed=True, cause=Cause(Kind.LEFT, f"worker {worker.id} left", worker.id))
     state = count_barren(state, event.position not in (None, began), event.error, policy)
     cause = Cause(Kind.OTHER, f"a reduction failed on worker {worker.id}", worker.id)
     return replace(state, round_failed=True, cause=cause)

@@ -38,6 +38,7 @@ class Presence:
 def standing_from_message(message: pb.Standing) -> Standing:
     """What a worker that had greeted an earlier coordinator tells of itself."""
     state = WorkerState.EXPORTING if message.state == EXPORTED else WorkerState(message.state)
+    state = WorkerState.READY if state is WorkerState.WORKING else state  # its leases were another coordinator's
     return Standing(
         state=state,
         position=position_from_message(message.position) if message.HasField("position") else None,

@@ -8,7 +8,7 @@ a clock, so that every transition can be tested on its own.
         └──the furthest position is the end──▶ EXPORTING ──exported──▶ DONE          (from anywhere: FAILED, STOPPED)
 
 A coordinator that takes over a running job begins in RECOVERING; a job that is told to stop saves what it has in
-STOPPING.
+STOPPING. A job of leased tasks has no rounds: it is WORKING until they are done (see `leases`).
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _staffing(state: State, now: float, policy: Policy) -> Decision:
 
 def _dismissing(state: State, now: float, policy: Policy) -> Decision:
     """Lets leavers go that are in no round; the last one with the newest weights writes a checkpoint before."""
-    if state.phase not in (Phase.GATHERING, Phase.TRAINING, Phase.EXPORTING):
+    if state.phase not in (Phase.GATHERING, Phase.TRAINING, Phase.EXPORTING, Phase.WORKING):
         return state, []
     parting = state.round.members if state.round and state.phase is Phase.TRAINING else ()
     leavers = [each for each in in_state(state, WorkerState.READY) if each.leaving and each.id not in parting]
@@ -165,6 +165,8 @@ def _recovering(state: State, now: float, policy: Policy) -> Decision:
     if strays:
         return without(state, *strays), [Drop(id, "was in a round that is over") for id in strays]
     restart = Cause(Kind.RESTART, "the coordinator was restarted")
+    if policy.leased:
+        return replace(state, phase=Phase.WORKING, cause=None), []
     if not members(state):
         return replace(state, phase=Phase.GATHERING, round_failed=False, cause=state.cause or restart), []
     intact = len(members(state)) == len(belong) and not state.round_failed
@@ -251,6 +253,11 @@ def _exporting(state: State, now: float, policy: Policy) -> Decision:
     return replace(state, phase=Phase.GATHERING), []  # the one that exported was lost: choose again
 
 
+def _working(state: State, now: float, policy: Policy) -> Decision:
+    """Who does which task is decided in `leases`."""
+    return state, []
+
+
 def _stopping(state: State, now: float, policy: Policy) -> Decision:
     """All part after their step, one writes a checkpoint, the job is over; nobody is waited for too long."""
     still = members(state)
@@ -275,6 +282,7 @@ _POLICIES: dict[Phase, Callable[[State, float, Policy], Decision]] = {
     Phase.TRAINING: _training,
     Phase.PARTING: _parting,
     Phase.EXPORTING: _exporting,
+    Phase.WORKING: _working,
     Phase.STOPPING: _stopping,
 }
 

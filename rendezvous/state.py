@@ -22,6 +22,7 @@ class Phase(str, Enum):
     TRAINING = "training"
     PARTING = "parting"
     EXPORTING = "exporting"
+    WORKING = "working"  # on leased tasks: an evaluation or a prediction
     STOPPING = "stopping"
     DONE = "done"
     FAILED = "failed"
@@ -44,6 +45,7 @@ class WorkerState(str, Enum):
     RESTORING = "restoring"  # reading a checkpoint
     SAVING = "saving"  # writing a checkpoint while nobody trains: it is the last one with these weights
     EXPORTING = "exporting"
+    WORKING = "working"  # holds leases of a job that consists of tasks
 
 
 class Kind(str, Enum):
@@ -120,6 +122,7 @@ class Policy:
         recover_timeout: how long workers of an earlier coordinator may take to greet this one.
         stop_timeout: how long a stopped job may take to save what it has.
         checkpoint_secs: between two checkpoints; 0: not by time.
+        leased: whether the job consists of leased tasks; there are no rounds then.
         saves: whether a job that stops, and a last worker that leaves, write a checkpoint.
         max_early_deaths: so many workers in a row that die before they are ready end the job.
         max_barren_rounds: so many rounds in a row that fail without a step and without a lost worker end the job.
@@ -134,6 +137,7 @@ class Policy:
     recover_timeout: float = 10.0
     stop_timeout: float = 15.0
     checkpoint_secs: float = 0.0
+    leased: bool = False
     saves: bool = False
     max_early_deaths: int = 5
     max_barren_rounds: int = 5

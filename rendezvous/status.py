@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.position import position_to_message
+from edl_allreduce.spec import JobSpec
+from edl_allreduce.task_spec import kind_of
 from rendezvous.state import Phase, State, Worker, WorkerState
 
 if TYPE_CHECKING:
@@ -26,34 +28,61 @@ _PHASES = {
 def make_status(coordinator: Coordinator) -> pb.Status:
     """The status message of a job at this moment."""
     state, telemetry, now = coordinator.state, coordinator.telemetry, coordinator.now()
-    training = coordinator.spec.training
-    size = len(state.round.members) if state.round else coordinator.spec.elastic.num_workers
-    batch = training.global_batch(size)
-    rate = telemetry.records_per_second()
-    left = coordinator.schedule.steps_left(telemetry.position, batch)
-    return pb.Status(
-        phase=_PHASES.get(state.phase, "reforming" if state.round else "starting"),
-        message=state.verdict or _waiting_for(state, coordinator.spec.elastic.min_workers),
+    spec = coordinator.spec
+    status = pb.Status(
+        job=kind_of(spec),
+        phase=_phase(coordinator),
+        message=state.verdict,
         position=position_to_message(telemetry.position),
-        total_steps=0 if training.minibatch_size else coordinator.schedule.total_steps(batch),
-        num_epochs=training.num_epochs,
         records=coordinator.dataset.records,
-        loss=telemetry.loss,
-        records_per_second=rate,
-        seconds_left=left * batch / rate if rate else 0.0,
         workers=[_worker(coordinator, worker, now) for _, worker in sorted(state.workers.items())],
         round=state.round.number if state.round else 0,
         rounds=telemetry.round_statuses(),
         target_workers=state.target,
         seconds=now - coordinator.started_at,
-        training_seconds=telemetry.training_seconds(),
         exit_code=state.exit_code,
+        skipped_records=telemetry.skipped,
+        coordinator_restarts=telemetry.restarts,
+        work=coordinator.work.status(),
+        evaluations=telemetry.evaluations,
+        epochs=telemetry.epochs,
+    )
+    if isinstance(spec, JobSpec):
+        status.MergeFrom(_training(coordinator, spec))
+    else:
+        done, seconds = status.work.records_done, status.seconds
+        status.records_per_second = done / seconds if seconds else 0.0
+        status.seconds_left = (status.records - done) / status.records_per_second if done else 0.0
+    return status
+
+
+def _training(coordinator: Coordinator, spec: JobSpec) -> pb.Status:
+    """What only a training has to say."""
+    state, telemetry, training = coordinator.state, coordinator.telemetry, spec.training
+    size = len(state.round.members) if state.round else spec.elastic.num_workers
+    batch = training.global_batch(size)
+    rate = telemetry.records_per_second()
+    left = coordinator.schedule.steps_left(telemetry.position, batch)
+    return pb.Status(
+        message="" if state.verdict else _waiting_for(state, spec.elastic.min_workers),
+        total_steps=0 if training.minibatch_size else coordinator.schedule.total_steps(batch),
+        num_epochs=training.num_epochs,
+        loss=telemetry.loss,
+        records_per_second=rate,
+        seconds_left=left * batch / rate if rate else 0.0,
+        training_seconds=telemetry.training_seconds(),
         goodput=telemetry.goodput(),
         checkpoint=position_to_message(telemetry.checkpoint) if telemetry.checkpoint else None,
         checkpoint_error=telemetry.checkpoint_error,
-        skipped_records=telemetry.skipped,
-        coordinator_restarts=telemetry.restarts,
     )
+
+
+def _phase(coordinator: Coordinator) -> str:
+    state = coordinator.state
+    if state.phase is Phase.WORKING:  # until somebody does
+        work = coordinator.work.status()
+        return "working" if work and (work.tasks_leased or work.tasks_done) else "starting"
+    return _PHASES.get(state.phase, "reforming" if state.round else "starting")
 
 
 def _waiting_for(state: State, min_workers: int) -> str:

@@ -9,16 +9,20 @@ learns what the one before it knew:
     {"step": 120, "epoch": 1, "loss": 0.31, "records": 64, "seconds": 0.013, "useful": 0.012}
     {"checkpoint": 100, "bytes": 91234, "seconds": 0.04, "blocked_seconds": 0.0001}     or with "error"
     {"skipped": 1, "file": "a.recordio", "offset": 0, "first": 17, "error": "…"}
+    {"tasks": [17], "records": 4096, "sums": "…"}        of a job of tasks; sums in base64, see TaskDone (control.proto)
+    {"evaluation": 120, "epoch": 1, "figures": {"loss": 0.3, "auc": 0.91}}      after that step; 0: of a trained model
+    {"epoch_end": 1, "step": 120, "figures": {"loss": 0.31, "val_loss": 0.3}, "stopped": ""}
     {"target": 4}                                        somebody wants so many workers
     {"restart": 1, "time": …}                            another coordinator has taken over
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
@@ -28,7 +32,7 @@ from edl_allreduce.position import Position
 from rendezvous.state import Kind, Round
 
 RATE_SECONDS = 5.0
-ROUNDS_KEPT = 20
+KEPT = 20  # of the newest rounds, evaluations and epochs
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,15 @@ class Telemetry:
         skipped: records left out, each counted once.
         target: how many workers somebody has asked for since the start; 0: nobody has.
         checkpoint, checkpoint_error: the newest complete one, and why the last try failed.
+        tasks_done: of a job of tasks: those that count, and in base64 what each adds to the sums.
+        evaluations, epochs: the newest finished ones.
     """
 
     history: TextIO | None = None
     wall: Callable[[], float] = lambda: 0.0
     position: Position = field(default_factory=Position)
     loss: float = float("nan")
-    rounds: deque[RoundRecord] = field(default_factory=lambda: deque(maxlen=ROUNDS_KEPT))
+    rounds: deque[RoundRecord] = field(default_factory=lambda: deque(maxlen=KEPT))
     began_at: float | None = None
     repeated: int = 0
     skipped: int = 0
@@ -86,6 +92,9 @@ class Telemetry:
     checkpoint: Position | None = None
     checkpoint_error: str = ""
     lost: dict[Kind, Lost] = field(default_factory=dict)
+    tasks_done: dict[int, str] = field(default_factory=dict)
+    evaluations: deque[pb.Evaluation] = field(default_factory=lambda: deque(maxlen=KEPT))
+    epochs: deque[pb.EpochEnd] = field(default_factory=lambda: deque(maxlen=KEPT))
     _start: int = 0  # the step before the first one told: a resumed job's checkpoint
     _useful: array[float] = field(default_factory=lambda: array("d"))  # seconds of each step since
     _records: array[int] = field(default_factory=lambda: array("L"))
@@ -190,6 +199,24 @@ class Telemetry:
             }
         )
 
+    def task_done(self, message: pb.TaskDone) -> None:
+        """Tasks of a job of tasks are done."""
+        sums = base64.b64encode(message.sums).decode("ascii")
+        self._tasks_done(message.tasks, sums)
+        self._write({"tasks": list(message.tasks), "records": message.records, "sums": sums})
+
+    def evaluated(self, message: pb.Figures) -> None:
+        """An evaluation is finished; several workers may tell of the same one."""
+        if not any(each.step == message.work for each in self.evaluations):
+            self._evaluated(message.work, message.epoch, message.values)
+            self._write({"evaluation": message.work, "epoch": message.epoch, "figures": dict(message.values)})
+
+    def epoch_ended(self, message: pb.EpochEnd) -> None:
+        """Rank 0 has told what training had to say at an epoch's end."""
+        self._epoch_ended(message)
+        figures = dict(message.values)
+        self._write({"epoch_end": message.epoch, "step": message.step, "figures": figures, "stopped": message.stopped})
+
     def scaled(self, target: int) -> None:
         """Somebody wants another number of workers."""
         self.target = target
@@ -279,12 +306,29 @@ class Telemetry:
                 self.must_repeat(number, records)
             case {"step": step, "loss": loss, "records": records, "useful": useful}:
                 self._step(pb.Step(step=step, loss=loss, records=records, useful_seconds=useful))
+            case {"tasks": tasks, "sums": sums}:
+                self._tasks_done(tasks, sums)
+            case {"evaluation": step, "epoch": epoch, "figures": figures}:
+                self._evaluated(step, epoch, figures)
+            case {"epoch_end": epoch, "step": step, "figures": figures, "stopped": stopped}:
+                self._epoch_ended(pb.EpochEnd(epoch=epoch, step=step, values=figures, stopped=stopped))
             case {"target": target}:
                 self.target = target
             case {"skipped": records, "file": file, "first": first_record}:
                 self._skips.add((file, first_record))
                 self.skipped += records
         return 0
+
+    def _tasks_done(self, tasks: Sequence[int], sums: str) -> None:
+        self.tasks_done |= dict.fromkeys(tasks, "") | {tasks[0]: sums}
+
+    def _evaluated(self, step: int, epoch: int, figures: Mapping[str, float]) -> None:
+        self.evaluations.append(pb.Evaluation(step=step, epoch=epoch, values=figures))
+
+    def _epoch_ended(self, message: pb.EpochEnd) -> None:
+        again = [each for each in self.epochs if each.epoch < message.epoch]  # done again from an older checkpoint
+        self.epochs.clear()
+        self.epochs.extend([*again, message])
 
     def _step(self, step: pb.Step) -> None:
         unheard = step.step - self.told - 1  # who could have told has died while there was no coordinator

@@ -23,7 +23,12 @@ _WAITING = {
     pb.REDUCING: "reduce a step",
     pb.LEAVING_RING: "leave the ring",
 }
-_DOING = {pb.WAITING: "has not begun the round", pb.READING: "has been reading", pb.COMPUTING: "has been computing"}
+_DOING = {
+    pb.WAITING: "has not begun the round",
+    pb.READING: "has been reading",
+    pb.COMPUTING: "has been computing",
+    pb.EVALUATING: "has been busy with one batch",
+}
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,18 @@ def judge(
     if not others_wait and len(working) == len(members):
         limit = max(limit, UNKNOWN_SECONDS)
     id, worst = min(working.items(), key=lambda item: item[1].since)
+    if worst.activity is pb.EVALUATING:
+        limit = max(limit, UNKNOWN_SECONDS)
     seconds = now - worst.since
     return Hung(id, f"{_DOING[worst.activity]} for {seconds:.1f} s") if seconds > limit else None
+
+
+def judge_alone(id: int, doing: Doing, now: float, timeout: float) -> Hung | None:
+    """Whether a worker hangs over a leased task. Nobody waits for it, and a batch may be anything: it has time."""
+    if doing.activity is not pb.EVALUATING:
+        return None
+    limit, seconds = max(timeout, UNKNOWN_SECONDS, SLACK * doing.usual), now - doing.since
+    return Hung(id, f"{_DOING[doing.activity]} for {seconds:.1f} s") if seconds > limit else None
 
 
 def _stuck(members: Mapping[int, Doing], step_seconds: float, now: float, timeout: float, tries: int) -> Stuck | None:

@@ -140,7 +140,10 @@ class Dataset(google.protobuf.message.Message):
     FILES_FIELD_NUMBER: builtins.int
     TASKS_FIELD_NUMBER: builtins.int
     LANES_FIELD_NUMBER: builtins.int
+    DATA_FORMAT_FIELD_NUMBER: builtins.int
     lanes: builtins.int
+    data_format: builtins.str
+    """as --data_format"""
     @property
     def files(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     @property
@@ -151,8 +154,9 @@ class Dataset(google.protobuf.message.Message):
         files: collections.abc.Iterable[builtins.str] | None = ...,
         tasks: collections.abc.Iterable[global___Task] | None = ...,
         lanes: builtins.int = ...,
+        data_format: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["files", b"files", "lanes", b"lanes", "tasks", b"tasks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data_format", b"data_format", "files", b"files", "lanes", b"lanes", "tasks", b"tasks"]) -> None: ...
 
 global___Dataset = Dataset
 

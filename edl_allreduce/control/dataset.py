@@ -11,7 +11,7 @@ from edl_allreduce.recordio import ChunkRef
 
 def dataset_to_message(dataset: Dataset) -> pb.Dataset:
     """The message that `dataset_from_message` reads back."""
-    message = pb.Dataset(files=dataset.files, lanes=dataset.lanes)
+    message = pb.Dataset(files=dataset.files, lanes=dataset.lanes, data_format=dataset.data_format)
     for task in dataset.tasks:
         message.tasks.add(
             file=task.file,
@@ -24,7 +24,8 @@ def dataset_to_message(dataset: Dataset) -> pb.Dataset:
 
 def dataset_from_message(message: pb.Dataset) -> Dataset:
     """The dataset of a message."""
-    return Dataset(tuple(message.files), tuple(_task(task) for task in message.tasks), message.lanes)
+    tasks = tuple(_task(task) for task in message.tasks)
+    return Dataset(tuple(message.files), tasks, message.lanes, message.data_format)
 
 
 def _task(message: pb.Task) -> Task:

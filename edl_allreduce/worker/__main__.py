@@ -12,8 +12,10 @@ import stat
 import sys
 import threading
 
+from edl_allreduce import task_spec
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.errors import EdlError
+from edl_allreduce.spec import JobSpec
 from edl_allreduce.worker.session import Session, own_address, read_token
 
 log = logging.getLogger("edl_allreduce.worker")
@@ -59,6 +61,14 @@ def _work(session: Session, prepared: threading.Event, worker_id: int, host: str
     if message is None or not message.HasField("welcome"):
         return 0 if message is not None else 1
     _share_cores(local_workers)
+    if not isinstance(task_spec.from_json(message.welcome.spec), JobSpec):
+        from edl_allreduce.worker.task_worker import TaskWorker
+
+        task_worker = TaskWorker(message.welcome, worker_id, session)
+        session.on_abandon = lambda: None
+        prepared.set()
+        task_worker.run()
+        return 0
     from edl_allreduce.worker.ring import Ring
     from edl_allreduce.worker.worker import Worker
 

@@ -130,9 +130,7 @@ class BadRecords:
 
     def place(self, task: int, place: int) -> RecordPlace:
         """Where the record at `place` of `task` is."""
-        chunk = next(chunk for first, chunk in _chunks(self._dataset, task) if place < first + chunk.records)
-        file = self._dataset.tasks[task].file
-        return RecordPlace(self._dataset.files[file], chunk.offset, self._first_number(task) + place)
+        return place_of(self._dataset, task, place)
 
     def judge(
         self, tasks: Array, places: Array, error_of: Callable[[int], str | None], failure: str, step: int
@@ -179,7 +177,7 @@ class BadRecords:
         """
         skips = []
         for task, place, chunk in self._chunks_at(error.path, error.offset):
-            first = self._first_number(task) + place
+            first = _first_number(self._dataset, task) + place
             if not self._skips:
                 which = f"record {first}" if chunk.records == 1 else f"records {first} to {first + chunk.records - 1}"
                 raise CorruptFile(error.path, error.offset, f"{error.problem} (it is the chunk of {which})") from error
@@ -205,11 +203,6 @@ class BadRecords:
                 f"than half are not skipped, the code does not fit the data; the last one is {last}"
             )
 
-    def _first_number(self, task: int) -> int:
-        """How many records stand before `task` in its file; tasks are in file order."""
-        file = self._dataset.tasks[task].file
-        return sum(each.records for each in self._dataset.tasks[:task] if each.file == file)
-
     def _chunks_at(self, path: str, offset: int) -> Iterator[tuple[int, int, ChunkRef]]:
         """The chunk, its task and the place of its first record there; twice when a file is among the data twice."""
         for task, each in enumerate(self._dataset.tasks):
@@ -217,6 +210,18 @@ class BadRecords:
                 for first, chunk in _chunks(self._dataset, task):
                     if chunk.offset == offset:
                         yield task, first, chunk
+
+
+def place_of(dataset: Dataset, task: int, place: int) -> RecordPlace:
+    """Where the record at `place` of `task` is."""
+    chunk = next(chunk for first, chunk in _chunks(dataset, task) if place < first + chunk.records)
+    return RecordPlace(dataset.files[dataset.tasks[task].file], chunk.offset, _first_number(dataset, task) + place)
+
+
+def _first_number(dataset: Dataset, task: int) -> int:
+    """How many records stand before `task` in its file; tasks are in file order."""
+    file = dataset.tasks[task].file
+    return sum(each.records for each in dataset.tasks[:task] if each.file == file)
 
 
 def _chunks(dataset: Dataset, task: int) -> Iterator[tuple[int, ChunkRef]]:

@@ -26,6 +26,7 @@ from edl_allreduce.dataset import Dataset
 from edl_allreduce.errors import CorruptFile, DataError, EdlError
 from edl_allreduce.position import Array, Position, lane_starts, own_positions
 from edl_allreduce.worker.bad_records import BadRecords, LeftOut, RecordPlace, Skip
+from edl_allreduce.worker.parsing import parse_each, parser_of
 from edl_allreduce.worker.reader import Share, StepReader, lane_mask
 
 AHEAD = 4  # steps parsed ahead of the one in progress
@@ -211,12 +212,7 @@ class Feed:
 
     @cached_property
     def _parse(self) -> Callable[[tf.Tensor], Any]:
-        """The input function of either kind as a function of n records, a string tensor [n]; outside the pipeline."""
-        training = self._training
-        if training.vectorised:
-            return training.parse_batch
-        parse = tf.function(lambda records: _parse_each(training, records).get_single_element(), autograph=False)
-        return parse.get_concrete_function(tf.TensorSpec([None], tf.string))  # type: ignore[no-any-return]
+        return parser_of(self._training)
 
     def _start_over(self, at: Position) -> None:
         """Reads from `at` on, by a new iterator."""
@@ -252,7 +248,7 @@ class Feed:
             parsed = steps.map(lambda tag, records: (tag, training.parse_batch(records)), num_parallel_calls=2)
         else:
             parsed = steps.flat_map(
-                lambda tag, records: _parse_each(training, records).map(
+                lambda tag, records: parse_each(training, records).map(
                     lambda *batch: (tag, batch if len(batch) > 1 else batch[0])
                 )
             )
@@ -274,12 +270,6 @@ class Feed:
             except Exception as error:
                 self._failure = (reading.tag, error)
                 return
-
-
-def _parse_each(training: TrainingModel, records: tf.Tensor) -> tf.data.Dataset:
-    """One element: (features, labels) of n records, a string tensor [n], by an input function of one record."""
-    elements = training.parse(tf.data.Dataset.from_tensor_slices(records))
-    return elements.batch(tf.shape(records, tf.int64)[0])
 
 
 def _rows(batch: Batch, rows: Any) -> Batch:

@@ -73,7 +73,7 @@ class LocalPart:
         self._training, self._model, self._optimizer, self._metrics = training, training.model, optimizer, metrics
         self._class_weights, self._limit = spec.class_weights, spec.max_local_batch
         self._summed = summed
-        self._loss_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        self._half = training.model.compute_dtype in ("float16", "bfloat16")
         self._trainable = list(self._model.trainable_variables)
         self._non_trainable = list(self._model.non_trainable_variables)
         self._call_arguments = call_arguments(self._model)
@@ -137,12 +137,12 @@ class LocalPart:
             tape.watch(trainable)
             (mean, total), after, metrics = self._forward(trainable, before, batch)
             loss = mean * count
-            # With half precision the mean must be what is differentiated: the sum's gradients are too large for it.
-            targets = [self._optimizer.scale_loss(each) for each in (mean if self._loss_scaled else loss, total)]
+            # With 16 bits the mean is differentiated: a sum has too large gradients, and `fit` rounds those of the mean.
+            targets = [self._optimizer.scale_loss(each) for each in (mean if self._half else loss, total)]
         of_loss, of_total = (tape.gradient(target, trainable) for target in targets)
         self.with_gradient, gradients = _present(of_loss)
         self.with_total_gradient, total_gradients = _present(of_total)
-        if self._loss_scaled:
+        if self._half:
             gradients = [each * tf.cast(count, each.dtype) for each in gradients]
         updated = [i for i, (old, new) in enumerate(zip(before, after, strict=True)) if new is not old]
         self.moved = [i for i in updated if after[i].dtype.is_floating]

@@ -17,7 +17,10 @@ from collections import deque
 from collections.abc import Iterator
 
 import horovod.tensorflow as hvd
+import numpy as np
 import psutil
+import tensorflow as tf
+from horovod.tensorflow import mpi_ops
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +104,16 @@ class Ring:
                 if made or not self._open:
                     return
             made = self._joined.wait(JOIN_LOOK_SECONDS)
+
+    def broadcast(self, data: bytes) -> bytes:
+        """Rank 0's bytes, on every member.
+
+        Raises:
+            Exception: of Horovod's, when the ring breaks.
+        """
+        sizes = mpi_ops.broadcast(tf.constant([len(data)], tf.int64), root_rank=0, name="edl_size")
+        own = tf.constant(np.frombuffer(data.ljust(int(sizes[0]), b"\0")[: int(sizes[0])], np.uint8))
+        return bytes(mpi_ops.broadcast(own, root_rank=0, name="edl_bytes").numpy().tobytes())
 
     def unreachable(self) -> tuple[str, ...]:
         """Addresses of members from which no answer came in the last moments of this ring."""

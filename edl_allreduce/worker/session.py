@@ -78,6 +78,7 @@ class Session:
         self._checkpoint_wanted = False
         self._outbox: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
         self._repeated: list[pb.FromWorker] = []  # what every new coordinator must be told as well
+        self._wants: list[pb.FromWorker] = []  # of tasks, until all are done
         self._lock = threading.Lock()
         self._progress = pb.Progress()
         self._steps: deque[pb.Step] = deque()
@@ -111,6 +112,7 @@ class Session:
         """This worker has been told to go by somebody else than the coordinator."""
         if not self.leaving:
             self.leaving = True
+            self.inbox.put(pb.ToWorker(leave=pb.Leave()))
             self._say_to_all(pb.FromWorker(leaving=pb.Leaving()))
 
     def ready(self) -> None:
@@ -160,6 +162,27 @@ class Session:
     def skipped(self, message: pb.Skipped) -> None:
         """Records are left out."""
         self._say_to_all(pb.FromWorker(skipped=message))
+
+    def wants_tasks(self, work: int, whole: bool = False) -> None:
+        """This worker takes part in a piece of leased work from now on; new coordinators are told as well."""
+        self._wants = [pb.FromWorker(wants=pb.Wants(work=work, whole=whole))]
+        self._outbox.put(self._wants[0])
+
+    def wants_no_tasks(self) -> None:
+        """It does not take part any more."""
+        self._wants = []
+
+    def task_done(self, message: pb.TaskDone) -> None:
+        """A lease is done."""
+        self._outbox.put(pb.FromWorker(task_done=message))
+
+    def figures(self, message: pb.Figures) -> None:
+        """The figures of an evaluation."""
+        self._outbox.put(pb.FromWorker(figures=message))
+
+    def epoch_ended(self, message: pb.EpochEnd) -> None:
+        """What training had to say at an epoch's end."""
+        self._outbox.put(pb.FromWorker(epoch_end=message))
 
     def close(self) -> None:
         """Ends the stream after everything said has been sent."""
@@ -236,7 +259,7 @@ class Session:
         """One stream from hello to its end; the error that ended it."""
         outbox: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
         self._outbox = outbox  # first this, then the standing: nothing gets lost between
-        first = [self._greeting(), *self._repeated]
+        first = [self._greeting(), *self._repeated, *self._wants]
         with grpc.insecure_channel(self._address, options=CHANNEL_OPTIONS) as channel:
             work = control_pb2_grpc.CoordinatorStub(channel).Work
             stream = work(chain(first, iter(outbox.get, None)), metadata=(("authorization", f"Bearer {self._token}"),))
@@ -268,14 +291,17 @@ class Session:
                     self.inbox.put(message)
             case "reform":
                 self._reform_round = message.reform.round
+                self.inbox.put(message)
             case "abandon":
                 self.abandoned_round = message.abandon.round
                 self.on_abandon()
+                self.inbox.put(message)  # for whoever waits there in a round
             case "stop":
                 self.inbox.put(message)
                 self.on_abandon()
             case "leave":
                 self.leaving = True
+                self.inbox.put(message)
             case "checkpoint":
                 with self._lock:
                     self._checkpoint_wanted = True

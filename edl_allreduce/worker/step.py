@@ -76,7 +76,7 @@ class TrainStep:
         self._trainable = list(training.model.trainable_variables)
         self._non_trainable = list(training.model.non_trainable_variables)
         self._rate = LearningRate(self._optimizer, spec)
-        self._travel = Compression(spec, mpi_ops.size_op)
+        self._travel = Compression(spec, self._optimizer, mpi_ops.size_op)
         self._epoch = EpochSums(metrics)
         self._local = LocalPart(training, self._optimizer, spec, summed_losses, self._epoch.changes)
         with tf.device("CPU:0"):

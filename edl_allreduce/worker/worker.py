@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,11 +20,16 @@ from edl_allreduce.control.position import position_from_message, position_to_me
 from edl_allreduce.errors import ModelError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.position import Position, Schedule
-from edl_allreduce.spec import JobSpec
+from edl_allreduce.spec import DEFAULT_BATCH_SIZE, JobSpec
 from edl_allreduce.worker.audit import Audit
 from edl_allreduce.worker.bad_records import Skip
+from edl_allreduce.worker.callbacks import Callbacks
 from edl_allreduce.worker.checkpointer import Checkpointer, Done
+from edl_allreduce.worker.epochs import Epochs
+from edl_allreduce.worker.evaluation import Evaluator
 from edl_allreduce.worker.feed import Feed
+from edl_allreduce.worker.leases import Interrupted
+from edl_allreduce.worker.precision import use_precision
 from edl_allreduce.worker.preparing import prepare_step
 from edl_allreduce.worker.reader import Share, StepReader
 from edl_allreduce.worker.ring import Ring
@@ -92,14 +99,21 @@ class Worker:
             folder = JobFolder(Path(welcome.job_folder)).audit
             self._audit = Audit(folder, worker_id, dataset, training.seed, data.shuffle)
         keras.utils.set_random_seed(training.seed)
+        use_precision(training.mixed_precision)
         self._training = contracts.load(self._spec.model)
         reader = StepReader(dataset, training.seed, data.shuffle, training.num_epochs)
         self._feed = Feed(self._training, dataset, reader, self._zoo, data.on_bad_record, self._skips)
-        self._step = prepare_step(self._training, self._feed, ring, self._zoo, worker_id)
+        steered = bool(self._training.callbacks)
+        self._step = prepare_step(self._training, self._feed, ring, self._zoo, worker_id, training, steered)
         self._broadcast = make_broadcast(self._step.variables)
+        self._epochs = self._make_epochs(welcome)
         origin = checkpoint.Origin(self._job, self._spec, dataset.fingerprint, dataset.lanes)
         self._checkpointer = Checkpointer(
-            self._step.variables, output.output, origin, output.keep_checkpoint_max, self._checkpointed
+            [*self._step.variables, *self._epochs.variables],
+            output.output,
+            origin,
+            output.keep_checkpoint_max,
+            self._checkpointed,
         )
         self._position = Position()
         self._in_line = False  # whether this worker's weights are the job's at `_position`
@@ -108,6 +122,21 @@ class Worker:
         self._repeated = 0  # records of a step that has begun and is not done
         session.standing, session.activity = self._standing, self._activity
         session.patience = self._spec.elastic.coordinator_timeout
+
+    def _make_epochs(self, welcome: pb.Welcome) -> Epochs:
+        spec, training, evaluator, callbacks = self._spec, self._training, None, None
+        if welcome.HasField("validation"):
+            evaluated = training.in_mode(contracts.Mode.EVALUATION)
+            dataset, batch = dataset_from_message(welcome.validation), spec.validation.validation_batch_size
+            evaluator = Evaluator(evaluated, dataset, self._zoo, batch)
+        if training.callbacks:
+            batch_size = spec.training.batch_size or DEFAULT_BATCH_SIZE
+            steps = None if spec.training.minibatch_size else -(-self._schedule.records // batch_size)
+            callbacks = Callbacks(training, spec.training.num_epochs, steps, self._zoo)
+        every = spec.validation.evaluation_steps
+        return Epochs(
+            self._step, self._schedule, evaluator, every, callbacks, self._session, self._ring, self._broadcast
+        )
 
     def run(self) -> None:
         """Trains until the coordinator says that the job has ended, or that this worker is not needed any more."""
@@ -162,6 +191,7 @@ class Worker:
         self._place = replace(self._place, round=_without_lanes(round))
         self._become("training")
         self._feed.begin(number, share)
+        self._epochs.lead(rank == 0)
         error = None
         try:
             self._enter(round, rank, share.start)
@@ -169,6 +199,10 @@ class Worker:
         except RingBroken as broken:
             error = str(broken)
             self._ring.sever()
+        except Interrupted:  # no reduction is under way; when all have been asked to part, all do here
+            if self._session.leaving or self._session.abandoned_round >= number:
+                error = "the evaluation goes on in another round"
+                self._ring.sever()
         self._does(pb.LEAVING_RING)
         self._ring.leave()
         log.info("round %d: parted after step %d%s", number, self._position.step, f": {error}" if error else "")
@@ -196,21 +230,31 @@ class Worker:
             self._ring.join(rank, size, (self._coordinator, round.store_port) if size > 1 else None)
             self._does(pb.SYNCHRONIZING)
             values = self._broadcast() if round.synchronize and size > 1 else []
+            memory = self._epochs.receive() if round.synchronize and size > 1 else None
         except Exception as error:
             raise RingBroken(explain(error, self._zoo)) from error
         if values and not (self._in_line and self._position == start):
             for variable, value in zip(self._step.variables, values, strict=True):
                 variable.assign(value)
+            self._epochs.remember(memory)
         self._position, self._in_line = start, True
         self._become("training")
 
     def _train(self, number: int, rank: int, share: Share) -> None:
         paused_since = self._last_step
         steps = self._spec.output.checkpoint_steps
-        for at, size in self._schedule.steps(share.start, share.batch):
+        while not self._schedule.finished(at := self._position):
+            if self._schedule.at_end(at):
+                self._close_epoch(number, rank)
+                continue
+            with self._ring_may_break():
+                self._epochs.before_step(at, rank, share.batch, self._beat, lambda: self._must_part(number))
             began = time.monotonic()
-            outcome = self._one_step(number, share, at, size)
-            self._position = self._schedule.after(at, share.batch)
+            outcome = self._one_step(number, rank, share, at, self._schedule.size(at, share.batch))
+            self._position = self._epochs.after(at, self._schedule.after(at, share.batch), outcome.stopped)
+            if outcome.stopped:
+                continue
+            self._epochs.after_step(at, rank, share.batch)
             now = time.monotonic()
             paused = now - paused_since if paused_since else 0.0
             step = pb.Step(
@@ -231,18 +275,52 @@ class Worker:
             if outcome.part:
                 return
 
-    def _one_step(self, number: int, share: Share, at: Position, size: int) -> Outcome:
+    def _close_epoch(self, number: int, rank: int) -> None:
+        """Does what follows from an epoch's end."""
+
+        def reached(position: Position) -> None:
+            self._position = position
+            self._become("training")
+
+        with self._ring_may_break():
+            self._epochs.close(self._position, rank, self._beat, lambda: self._must_part(number), reached)
+        self._does(pb.WAITING)
+
+    def _must_part(self, number: int) -> bool:
+        """Whether an evaluation must be interrupted: no reduction is under way then, so nothing is lost."""
+        return self._session.abandoned_round >= number or self._session.wants_to_part(number)
+
+    def _beat(self, busy: bool) -> None:
+        self._does(pb.EVALUATING if busy else pb.REDUCING)
+
+    @contextlib.contextmanager
+    def _ring_may_break(self) -> Iterator[None]:
+        """Tells a failure of the ring from one of the user's code."""
+        try:
+            yield
+        except Interrupted:
+            raise
+        except Exception as error:
+            if self._ring.broken():
+                raise RingBroken(explain(error, self._zoo)) from error
+            raise
+
+    def _one_step(self, number: int, rank: int, share: Share, at: Position, size: int) -> Outcome:
         self._repeated = size
         began = time.time()
         self._does(pb.READING)
         batch = self._feed.next(at, size)
         part = self._session.wants_to_part(number)
+        stop, rate = self._epochs.steering(rank)
         self._means(number, share, at, size)
         self._computing_since = time.time()
         self._does(pb.COMPUTING)
         while True:
             try:
-                outcome = self._step.idle(part) if batch is None else self._step.train(*batch, part=part)
+                if batch is None:
+                    outcome = self._step.idle(part, stop, rate)
+                else:
+                    outcome = self._step.train(*batch, part=part, stop=stop, learning_rate=rate)
                 break
             except Exception as error:
                 if self._ring.broken():

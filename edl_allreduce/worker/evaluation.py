@@ -1,0 +1,130 @@
+"""Evaluates a model task by task, so that any number of workers together get the figures that one would.
+
+A task contributes what its records add to the loss's sum and to the *state* of each metric; states are added up over
+all tasks, and only then read. (An average of averages is wrong for AUC, precision, recall, mean IoU.)
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from edl_allreduce.contracts.base import TrainingModel
+from edl_allreduce.contracts.user_errors import user_code
+from edl_allreduce.dataset import Dataset
+from edl_allreduce.worker.leases import Sums
+from edl_allreduce.worker.metrics import adds_up, arguments, contribution, result
+from edl_allreduce.worker.task_reader import TaskBatch, TaskReader
+
+log = logging.getLogger(__name__)
+
+LOSS = "loss"
+
+
+class Evaluator:
+    """A model with its metrics, traced for evaluation.
+
+    Args:
+        training: the model, with its variables, and its input function for evaluation.
+        dataset: what it is evaluated on.
+        model_zoo: the user's folder, to name their line in an error.
+        batch_size: records per batch.
+    Attributes:
+        whole: all tasks must be done by one worker, since a metric's state cannot be added up.
+    """
+
+    def __init__(self, training: TrainingModel, dataset: Dataset, model_zoo: str, batch_size: int) -> None:
+        self._training, self._model = training, training.model
+        self._reader = TaskReader(training, dataset, model_zoo, batch_size)
+        with user_code(model_zoo, "tracing the evaluation"):
+            self._evaluate = tf.function(self._sums_of, autograph=False).get_concrete_function(
+                *training.input.element_spec
+            )
+        self._shapes = [[tuple(each.shape) for each in metric.metric.variables] for metric in training.metrics]
+        alone = self._not_adding_up()
+        self.whole = bool(alone)
+        if alone:
+            log.warning(
+                "%s: what one worker finds cannot be added to what another finds, so one worker alone evaluates",
+                ", ".join(alone),
+            )
+
+    def open(self, tasks: Sequence[int]) -> Iterator[TaskBatch]:
+        """Begins to read tasks."""
+        return self._reader.open(tasks)
+
+    def perform(self, tasks: Sequence[int], batches: Iterator[TaskBatch]) -> Sums:
+        """What the batches add to the sums; float64.
+
+        Raises:
+            ModelError: the user's code fails.
+        """
+        total = np.zeros(2 + sum(math.prod(shape) for shapes in self._shapes for shape in shapes))
+        for batch in batches:
+            total += self._batch(batch)
+        return total
+
+    def _batch(self, batch: TaskBatch) -> Sums:
+        try:
+            found: Sums = self._evaluate(*batch.values).numpy()
+            return found
+        except Exception as error:
+            graphs = (self._evaluate.graph,)
+            raise self._reader.blame(batch, error, lambda values: self._evaluate(*values), graphs) from error
+
+    def figures(self, sums: Sums) -> dict[str, float]:
+        """Loss and metrics, read from the sums of all tasks."""
+        found = {LOSS: float(sums[0] / sums[1]) if sums[1] else math.nan}
+        at = 2
+        for metric, shapes in zip(self._training.metrics, self._shapes, strict=True):
+            states = []
+            for shape in shapes:
+                states.append(sums[at : at + math.prod(shape)].reshape(shape))
+                at += math.prod(shape)
+            found |= as_figures(metric.name, result(metric, states))
+        return found
+
+    def _not_adding_up(self) -> list[str]:
+        """The metrics whose state cannot be added up; those that are not Keras's own are tried on the first records."""
+        unknown = [metric for metric in self._training.metrics if not adds_up(metric.metric)]
+        if not unknown:
+            return []
+        values = next(self._reader.open((0,))).values
+        features, labels, *rest = values
+        outputs = self._training.model(features, training=False)
+        return [
+            metric.name for metric in unknown if not adds_up(metric.metric, [arguments(metric, labels, outputs, *rest)])
+        ]
+
+    def _sums_of(self, features: Any, labels: Any, weights: Any = None) -> tf.Tensor:
+        training, model = self._training, self._model
+        count = tf.cast(tf.shape(tf.nest.flatten(features)[0])[0], tf.float32)
+        trainable = [tf.convert_to_tensor(each.value) for each in model.trainable_variables]
+        state = [tf.convert_to_tensor(each.value) for each in model.non_trainable_variables]
+        outputs, _, extra = model.stateless_call(trainable, state, features, return_losses=True, **self._arguments())
+        loss = training.loss(labels, outputs) if weights is None else training.loss(labels, outputs, weights)
+        loss = tf.cast(loss, tf.float32)
+        total = tf.reduce_sum(loss) if training.loss_is_sum else tf.reduce_mean(loss) * count
+        if extra:
+            total += tf.add_n([tf.cast(each, tf.float32) for each in extra]) * count
+        parts = [tf.stack([total, count])]
+        for metric in training.metrics:
+            parts += contribution(metric, labels, outputs, weights)
+        return tf.concat([tf.cast(tf.reshape(each, [-1]), tf.float64) for each in parts], axis=0)
+
+    def _arguments(self) -> dict[str, bool]:
+        return {"training": False} if self._model._call_has_training_arg else {}
+
+
+def as_figures(name: str, value: Any) -> dict[str, float]:
+    """A metric's value as figures: one of several numbers gets a number for each."""
+    if isinstance(value, dict):
+        return {key: each for label, part in value.items() for key, each in as_figures(f"{name}_{label}", part).items()}
+    if isinstance(value, list):
+        return {key: each for i, part in enumerate(value) for key, each in as_figures(f"{name}_{i}", part).items()}
+    return {name: float(value)}

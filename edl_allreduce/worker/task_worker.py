@@ -1,0 +1,86 @@
+"""The life of a worker of an evaluation or a prediction: it loads the trained model and does tasks to the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from edl_allreduce import contracts, task_spec, trained_model
+from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.control.dataset import dataset_from_message
+from edl_allreduce.task_spec import EvaluateSpec, PredictSpec
+from edl_allreduce.worker.evaluation import Evaluator
+from edl_allreduce.worker.leases import Interrupted, Leases
+from edl_allreduce.worker.prediction import Predictor
+from edl_allreduce.worker.session import Activity, Session
+
+JOB = 0  # the piece of work that is the whole job
+
+
+@dataclass(frozen=True)
+class _Doing:
+    state: str = "preparing"
+    busy: bool = False
+    since: float = 0.0
+
+
+class TaskWorker:
+    """A prepared worker: its model is loaded and traced. It needs no other worker, and no Horovod.
+
+    Args:
+        welcome: the job and its data, as the coordinator told them.
+        worker_id: never used twice in a job.
+        session: the connection to the coordinator.
+
+    Raises:
+        UsageError, DataError, ModelError, StorageError: the trained model cannot be used.
+    """
+
+    def __init__(self, welcome: pb.Welcome, worker_id: int, session: Session) -> None:
+        self._session, self._doing = session, _Doing()
+        session.standing, session.activity = self._standing, self._activity
+        spec, dataset = task_spec.from_json(welcome.spec), dataset_from_message(welcome.dataset)
+        assert isinstance(spec, (EvaluateSpec, PredictSpec))
+        session.patience = spec.elastic.coordinator_timeout
+        self._spec = spec
+        mode = contracts.Mode.PREDICTION if isinstance(spec, PredictSpec) else contracts.Mode.EVALUATION
+        loaded = trained_model.load(spec.model.trained_model, mode)
+        training, zoo, batch = loaded.training, loaded.model_zoo, spec.data.batch_size
+        self._performer: Evaluator | Predictor
+        if isinstance(spec, PredictSpec):
+            output = spec.output
+            self._performer = Predictor(training, dataset, zoo, batch, output.output, output.output_format, worker_id)
+        else:
+            self._performer = Evaluator(training, dataset, zoo, batch)
+
+    def run(self) -> None:
+        """Does tasks until the coordinator says that the job has ended, or that this worker is not needed any more."""
+        self._doing = _Doing("working")
+        self._session.ready()
+        leases = Leases(self._session, self._performer, self._beat)
+        try:
+            while True:
+                sums = leases.work_through(JOB, isinstance(self._performer, Evaluator) and self._performer.whole)
+                if isinstance(self._performer, Evaluator):
+                    self._session.figures(pb.Figures(work=JOB, values=self._performer.figures(sums)))
+                self._wait()
+        except Interrupted:
+            return
+
+    def _wait(self) -> None:
+        """The figures are told: there is nothing to do until the end."""
+        self._beat(False)
+        while (message := self._session.inbox.get()) is not None:
+            if message.HasField("stop"):
+                break
+        raise Interrupted
+
+    def _beat(self, busy: bool) -> None:
+        self._doing = replace(self._doing, busy=busy, since=time.monotonic())
+
+    def _standing(self) -> pb.Standing:
+        return pb.Standing(state=self._doing.state)
+
+    def _activity(self) -> Activity:
+        doing = self._doing
+        return Activity(pb.EVALUATING if doing.busy else pb.WAITING, time.monotonic() - doing.since)
