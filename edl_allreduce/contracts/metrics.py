@@ -83,6 +83,13 @@ def _build(metrics: Sequence[Metric], labels: Any, outputs: Any) -> None:
         tf.function(update, autograph=False).get_concrete_function(labels, outputs)
 
 
+def plain_name(metric: keras.metrics.Metric) -> str:
+    """A metric's name without the number that Keras adds to names of its own making ("auc_3", after others)."""
+    base, _, number = metric.name.rpartition("_")
+    own = number.isdigit() and base.replace("_", "") == type(metric).__name__.lower()
+    return base if own else str(metric.name)
+
+
 def _losses(losses: Sequence[OutputLoss]) -> Iterator[Metric]:
     for each in losses if len(losses) > 1 else ():
         name = f"{each.output.name or each.term.name}_loss"
@@ -151,7 +158,7 @@ class _Reader:
             known = [each.name for each in self.every if each.name]
             raise self._error(f"{name!r} is none of the model's outputs{did_you_mean(name, known)} {known}", value)
         metric = self._made(value, *of(self.labels, self.outputs), name)
-        name = name or metric.name
+        name = name or plain_name(metric)
         if output is not None and output.name and len(self.every) > 1:
             name = f"{output.name}_{name}"
         return Metric(name, metric, of, self.wanted.weighted)
