@@ -20,7 +20,10 @@ from edl_allreduce.contracts import Mode, vectorised
 
 
 class DNN(keras.Model):
-    """Hidden layers with ReLU; gives one logit per class.
+    """Hidden layers with GELU; gives one logit per class.
+
+    Smooth, so that runs with different numbers of workers can be laid over each other (see `digits.Classifier`), and
+    that no narrow layer dies.
 
     Args:
         hidden_units: width of each hidden layer.
@@ -38,7 +41,7 @@ class DNN(keras.Model):
     ) -> None:
         super().__init__(name="dnn")
         self.n_features, self.learning_rate = n_features, learning_rate
-        self.hidden = [keras.layers.Dense(units, activation="relu") for units in hidden_units]
+        self.hidden = [keras.layers.Dense(units, activation="gelu") for units in hidden_units]
         self.logits = keras.layers.Dense(n_classes)
 
     def call(self, features: Any) -> Any:
