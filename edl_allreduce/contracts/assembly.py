@@ -32,6 +32,7 @@ from edl_allreduce.contracts.parts import (
 from edl_allreduce.contracts.resolve import Definition, find_override
 from edl_allreduce.contracts.tracing import output_spec
 from edl_allreduce.contracts.user_errors import user_code
+from edl_allreduce.contracts.weights import features_by_name
 from edl_allreduce.errors import ModelError
 
 _OPTIONAL = (*METRICS, "loss_weights", "callbacks", LEARNING_RATE)
@@ -122,7 +123,8 @@ class _Assembly:
     def _input(self, mode: Mode) -> Input:
         part = self.parts["input_fn"]
         with self._user_code(part.where):
-            return input_from(part.value, self.definition.spec.values, mode, part.where)
+            input = input_from(part.value, self.definition.spec.values, mode, part.where)
+            return features_by_name(input, self.model)
 
     def _loss(self) -> Loss:
         names, weights = getattr(self.model, "output_names", None), self.values.get("loss_weights")

@@ -11,6 +11,7 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -44,7 +45,8 @@ def metrics_of_function(
     """
 
     def compute(labels: Any, outputs: Any) -> Any:
-        return function(labels=labels, outputs=outputs, mode=mode)
+        with _variables_outside():
+            return function(labels=labels, outputs=outputs, mode=mode)
 
     for name, value in _traced(compute, labels, outputs, where).items():
         if isinstance(value, keras.metrics.Metric):
@@ -81,6 +83,24 @@ def _update_of(compute: Compute, name: str, kind: type, whole: Callable[[Any, An
         return caught.get(id(metric)) or whole(labels, outputs)
 
     return of
+
+
+@contextlib.contextmanager
+def _variables_outside() -> Iterator[None]:
+    """While a graph is traced, variables of new metrics are made outside of it: a tf.function refuses to make any.
+
+    What refuses belongs to the thread that traces, so another one makes them.
+    """
+    if tf.executing_eagerly():
+        yield
+        return
+    with ThreadPoolExecutor(max_workers=1) as outside:
+
+        def make(next_creator: Any, **kwargs: Any) -> Any:
+            return outside.submit(tf.Variable, **kwargs).result()
+
+        with tf.variable_creator_scope(make):
+            yield
 
 
 @contextlib.contextmanager

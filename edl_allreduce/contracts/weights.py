@@ -6,12 +6,12 @@ Features and labels stay what they are. For prediction only the features are lef
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from edl_allreduce.contracts.base import Input
+from edl_allreduce.contracts.base import Input, Mode
 from edl_allreduce.errors import ModelError
 
 
@@ -63,6 +63,26 @@ def features_only(input: Input, of_training: Callable[[], Input]) -> Input:
     return _then(input, lambda features, *_: features, spec[0])
 
 
+def features_by_name(input: Input, model: Any) -> Input:
+    """The same input; a dict of features becomes what a functional model takes that has its inputs not in a dict.
+
+    ElasticDL's models give {"image": …} to a single `Input(name="image")`. Keras would go by the order of the keys.
+    """
+    inputs = model.input if getattr(model, "inputs", None) else {}
+    features = input.specs[0]
+    names = [each.name for each in tf.nest.flatten(inputs)]
+    if isinstance(inputs, Mapping) or not isinstance(features, Mapping) or not set(names) <= set(features):
+        return input
+
+    def chosen(features: Any) -> Any:
+        return tf.nest.map_structure(lambda each: features[each.name], inputs)
+
+    if input.mode is Mode.PREDICTION:
+        return _then(input, chosen, chosen(features), whole=True)
+    rest = input.element_spec[1:]
+    return _then(input, lambda features, *rest: (chosen(features), *rest), (chosen(features), *rest))
+
+
 def _alike(one: Any, other: Any) -> bool:
     try:
         tf.nest.assert_same_structure(one, other)
@@ -71,11 +91,16 @@ def _alike(one: Any, other: Any) -> bool:
     return all(first.dtype == second.dtype for first, second in zip(*map(tf.nest.flatten, (one, other)), strict=True))
 
 
-def _then(input: Input, convert: Callable[..., Any], spec: Any) -> Input:
-    """The input with `convert` applied to what it gives, of n records or of each one."""
+def _then(input: Input, convert: Callable[..., Any], spec: Any, whole: bool = False) -> Input:
+    """The input with `convert` applied to what it gives, of n records or of each one; in parts, unless `whole`."""
     convert = tf.autograph.experimental.do_not_convert(convert)
     if input.vectorised:
-        return dataclasses.replace(input, apply=lambda records: convert(*input.apply(records)), element_spec=spec)
+        apply = (
+            (lambda records: convert(input.apply(records)))
+            if whole
+            else (lambda records: convert(*input.apply(records)))
+        )
+        return dataclasses.replace(input, apply=apply, element_spec=spec)
 
     @tf.autograph.experimental.do_not_convert
     def parse(records: tf.data.Dataset) -> tf.data.Dataset:
