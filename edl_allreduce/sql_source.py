@@ -95,14 +95,14 @@ class SqlSource:
             for number, name in enumerate(names):
                 if name in names[:number]:
                     raise UsageError(f"--query: gives two columns named {name!r}; rename one by AS in the SELECT")
-            yield names, self._batches(result)
+            yield names, self._batches(result, rows)
         finally:
             with self._errors():
                 connection.close()
 
-    def _batches(self, result: Any) -> Iterator[Sequence[Sequence[Any]]]:
+    def _batches(self, result: Any, rows: int) -> Iterator[Sequence[Sequence[Any]]]:
         with self._errors():
-            yield from result.partitions()
+            yield from result.partitions(rows)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -69,9 +69,8 @@ class ChunkReader:
             ends = _row_ends(block, inside) + offset
             if offset + len(block) >= size and (not ends.size or ends[-1] < size):
                 if (inside + block.count(_QUOTE)) % 2:
-                    raise CorruptFile(
-                        self._path, row, "the last row, which begins here, has a quote that is not closed"
-                    )
+                    last = int(ends[-1]) if ends.size else row
+                    raise CorruptFile(self._path, last, "the row that begins here has a quote that is not closed")
                 ends = np.append(ends, size)
             begins = np.append(row, ends)[:-1]
             yield ends, _not_blank(block, offset, before, begins, ends)
@@ -83,15 +82,19 @@ class ChunkReader:
     def read_chunk(self, ref: ChunkRef) -> Records:
         """The rows of one chunk, by one ranged read. Raises CorruptFile, StorageError."""
         data = self._source.read(ref.offset, ref.size)
+        if len(data) < ref.size:
+            problem = f"the file ends after {len(data)} of the chunk's {ref.size} bytes: has it been cut?"
+            raise CorruptFile(self._path, ref.offset, problem)
         ends = _row_ends(data, 0)
         if not ends.size or ends[-1] < len(data):
             ends = np.append(ends, len(data))
         begins = np.append(0, ends)[:-1]
         kept = _not_blank(data, 0, 0, begins, ends)
-        if len(data) != ref.size or int(kept.sum()) != ref.records or data.count(_QUOTE) % 2:
-            found, expected = f"{int(kept.sum())} rows in {len(data)} bytes", f"{ref.records} in {ref.size}"
-            quote = " with a quote that is not closed" if data.count(_QUOTE) % 2 else ""
-            problem = f"the chunk has {found}{quote}, the index says {expected}: has the file changed?"
+        if int(kept.sum()) != ref.records or data.count(_QUOTE) % 2:
+            quote = " and a quote that is not closed" if data.count(_QUOTE) % 2 else ""
+            problem = (
+                f"the chunk has {int(kept.sum())} rows{quote}, the index says {ref.records}: has the file changed?"
+            )
             raise CorruptFile(self._path, ref.offset, problem)
         begins, ends = begins[kept], ends[kept]
         return Records(data, begins, _without_break(data, ends))
