@@ -49,7 +49,7 @@ def steps_of_tensorflow_1(make: Any) -> np.ndarray[Any, Any]:
         (lambda: v1.train.FtrlOptimizer(0.1, l1_regularization_strength=0.02, l2_regularization_strength=0.03), keras.optimizers.Ftrl),
     ],
 )  # fmt: skip
-def test_same_steps(make: Any, kind: type) -> None:
+def test_same_steps(make: Any, kind: Any) -> None:
     optimizer = optimizer_from(make(), "here")
     assert isinstance(optimizer, kind)
     weights = keras.Variable(START)
@@ -65,14 +65,14 @@ def test_same_steps(make: Any, kind: type) -> None:
     [
         (
             lambda: v1.train.ProximalAdagradOptimizer(0.1),
-            "here: tf.compat.v1.train.ProximalAdagradOptimizer is not supported; write a Keras optimizer such as "
+            ("here: tf.compat.v1.train.ProximalAdagradOptimizer is not supported; write a Keras optimizer such as "
             "keras.optimizers.SGD(0.1) (translated are GradientDescentOptimizer, MomentumOptimizer, AdamOptimizer, "
-            "AdagradOptimizer, AdadeltaOptimizer, RMSPropOptimizer, FtrlOptimizer)",
+            "AdagradOptimizer, AdadeltaOptimizer, RMSPropOptimizer, FtrlOptimizer)"),
         ),
         (
             lambda: v1.train.AdamOptimizer(len),
-            "here: expected a number as tf.compat.v1.train.AdamOptimizer's lr, got <built-in function len>; write a "
-            "Keras optimizer with a schedule of keras.optimizers.schedules",
+            ("here: expected a number as tf.compat.v1.train.AdamOptimizer's lr, got <built-in function len>; write a "
+            "Keras optimizer with a schedule of keras.optimizers.schedules"),
         ),
         (lambda: keras.losses.MeanSquaredError(), "here: expected a Keras optimizer such as keras.optimizers.SGD(0.1), got keras.src.losses.losses.MeanSquaredError"),
     ],

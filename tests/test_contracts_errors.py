@@ -349,7 +349,7 @@ def test_dataset_function_with_too_many_parameters(tmp_path: Path) -> None:
         ),
         (
             "from elasticdl.python.common.constants import Mode\n",
-            f"zoo/line.py:{HEAD_LINES + 1}: ModuleNotFoundError: No module named 'elasticdl'; for Mode, write `from edl_allreduce.contracts import Mode`",
+            f"zoo/line.py:{HEAD_LINES + 1}: ModuleNotFoundError: No module named 'elasticdl'; its Mode, ElasticDLSpec and BasePredictionOutputsProcessor are in edl_allreduce.contracts",
         ),
         (
             "def f():\n    return 1 / 0\n\nf()\n",

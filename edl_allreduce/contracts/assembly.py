@@ -11,6 +11,7 @@ import keras
 from edl_allreduce.contracts.arguments import ByRole, by_role, check_all_taken, is_loss, takes
 from edl_allreduce.contracts.base import Input, Metric, Mode, TrainingModel
 from edl_allreduce.contracts.callbacks import LearningRateByVersion, callbacks_from, outputs_processor_from
+from edl_allreduce.contracts.elements import features_by_name
 from edl_allreduce.contracts.inputs import input_from
 from edl_allreduce.contracts.losses import Loss, Term, loss_from
 from edl_allreduce.contracts.metrics import Wanted, metrics_from
@@ -32,7 +33,6 @@ from edl_allreduce.contracts.parts import (
 from edl_allreduce.contracts.resolve import Definition, find_override
 from edl_allreduce.contracts.tracing import output_spec
 from edl_allreduce.contracts.user_errors import user_code
-from edl_allreduce.contracts.weights import features_by_name
 from edl_allreduce.errors import ModelError
 
 _OPTIONAL = (*METRICS, "loss_weights", "callbacks", LEARNING_RATE)

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from edl_allreduce.contracts.arguments import Takes, takes
 from edl_allreduce.contracts.base import Input, Metadata, Mode, is_vectorised
-from edl_allreduce.contracts.weights import check_elements, features_only, with_weights
+from edl_allreduce.contracts.elements import check_elements, features_only, lists_to_tuples, with_weights
 from edl_allreduce.errors import ModelError
 
 _PROBE_SIZE = 2**61 - 1  # a prime, so that no batch size, repetition or selection leaves it as it is
@@ -77,11 +77,11 @@ def _of_records(function: Callable[[Any], Any], batch: bool, mode: Mode, where: 
 
     @tf.autograph.experimental.do_not_convert
     def apply(records: tf.Tensor) -> Any:
-        return _lists_to_tuples(traced(records))
+        return lists_to_tuples(traced(records))
 
     if batch:
         _check_batched(spec, where)
-        return Input(True, apply, _lists_to_tuples(spec), (traced.graph,), mode)
+        return Input(True, apply, lists_to_tuples(spec), (traced.graph,), mode)
 
     @tf.autograph.experimental.do_not_convert
     def parse(records: tf.data.Dataset) -> tf.data.Dataset:
@@ -108,13 +108,6 @@ def _of_dataset(function: Callable[..., Any], mode: Mode, where: str) -> Input:
     if mode is not Mode.PREDICTION:
         check_elements(probe.element_spec, where)
     return Input(False, parse, probe.batch(2).element_spec, tuple(_graphs_of(probe)), mode)
-
-
-def _lists_to_tuples(value: Any) -> Any:
-    """Several inputs in a list, as Keras's models may take them; tf.data would make one tensor of it."""
-    if isinstance(value, Mapping):
-        return {name: _lists_to_tuples(each) for name, each in value.items()}
-    return tuple(map(_lists_to_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _graphs_of(dataset: tf.data.Dataset) -> Iterator[Any]:

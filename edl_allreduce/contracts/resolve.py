@@ -134,7 +134,8 @@ def import_file(model_zoo: str, location: Location) -> ModuleType:
 
 def _not_installed(error: ModuleNotFoundError) -> ModuleNotFoundError:
     if (error.name or "").partition(".")[0] == "elasticdl":
-        hint = f"{error.msg}; for Mode, write `from edl_allreduce.contracts import Mode`"
+        classes = "Mode, ElasticDLSpec and BasePredictionOutputsProcessor"
+        hint = f"{error.msg}; its {classes} are in edl_allreduce.contracts"
     else:
         hint = f"{error.msg}; install it, and name it in the zoo's requirements.txt"
     return ModuleNotFoundError(hint, name=error.name, path=error.path).with_traceback(error.__traceback__)

@@ -1,6 +1,6 @@
 """Brings what an input function gives into the one shape that the worker expects: weights as one number per example.
 
-Features and labels stay what they are. For prediction only the features are left.
+Features and labels stay what they are; for prediction only the features are left.
 """
 
 from __future__ import annotations
@@ -63,12 +63,19 @@ def features_only(input: Input, of_training: Callable[[], Input]) -> Input:
     return _then(input, lambda features, *_: features, spec[0])
 
 
+def lists_to_tuples(value: Any) -> Any:
+    """Several inputs in a list, as Keras's models may take them; tf.data would make one tensor of it."""
+    if isinstance(value, Mapping):
+        return {name: lists_to_tuples(each) for name, each in value.items()}
+    return tuple(map(lists_to_tuples, value)) if isinstance(value, (list, tuple)) else value
+
+
 def features_by_name(input: Input, model: Any) -> Input:
     """The same input; a dict of features becomes what a functional model takes that has its inputs not in a dict.
 
     ElasticDL's models give {"image": …} to a single `Input(name="image")`. Keras would go by the order of the keys.
     """
-    inputs = model.input if getattr(model, "inputs", None) else {}
+    inputs = lists_to_tuples(model.input if getattr(model, "inputs", None) else {})
     features = input.specs[0]
     names = [each.name for each in tf.nest.flatten(inputs)]
     if isinstance(inputs, Mapping) or not isinstance(features, Mapping) or not set(names) <= set(features):
