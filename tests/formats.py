@@ -6,12 +6,14 @@ import struct
 from collections.abc import Sequence
 
 import google_crc32c
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pytest
 
 from edl_allreduce import recordio
 from edl_allreduce.records import FORMATS, format_of
 from edl_allreduce.tf_example import read_example
+
+pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'edl_allreduce[parquet]'")
+pq = pytest.importorskip("pyarrow.parquet")
 
 __all__ = ["CHUNK_BYTES", "FORMATS", "text_of", "write"]
 
