@@ -1,4 +1,4 @@
-"""Reading by position, in every format: the same records whatever the share, and when resumed the identical remainder."""
+"""Reading by position, in every format: the same records whoever reads, and from any position the identical remainder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edl_allreduce import records
 from edl_allreduce.dataset import Dataset, make_dataset
 from edl_allreduce.errors import CorruptFile
 from edl_allreduce.position import Position, deal_lanes
-from edl_allreduce.worker.bad_records import LeftOut
+from edl_allreduce.worker.bad_records import BadRecords, LeftOut, Skip
 from edl_allreduce.worker.reader import Share, StepReader
 from tests import formats
 
@@ -76,7 +76,7 @@ def test_resuming_gives_the_identical_remainder(
     everything = whole(made, 1, batch)
     positions = [at for at, _ in StepReader(made, 5, True, EPOCHS).schedule.steps(Position(), batch)]
     start = data.draw(st.sampled_from(positions))
-    remainder = whole(made, 2, batch, start=start)
+    remainder = whole(made, data.draw(st.integers(1, 5)), batch, start=start)
     assert remainder == {step: own for step, own in everything.items() if step >= start.step}
 
 
@@ -100,16 +100,38 @@ def test_tasks_that_are_done_with_are_forgotten(files: list[str], monkeypatch: p
     assert len(made.tasks) >= 15
 
 
-def test_a_damaged_chunk_is_told_with_file_and_offset(files: list[str], tmp_path: Path) -> None:
-    damaged = tmp_path / Path(files[1]).name
+def damaged(files: list[str], folder: Path) -> tuple[Dataset, int]:
+    """The first two files, a byte of the second one's third chunk changed; and that chunk's offset."""
+    path = folder / Path(files[1]).name
     content = bytearray(Path(files[1]).read_bytes())
-    chunk = records.index_many(files)[1][2]
+    indexes = records.index_many(files[:2])
+    chunk = indexes[1][2]
     content[chunk.offset + 30] = ord('"')  # what CSV, too, can notice
-    damaged.write_bytes(content)
-    made = make_dataset([files[0], str(damaged)], records.index_many(files[:2]), 9, 7)
+    path.write_bytes(content)
+    return make_dataset([files[0], str(path)], indexes, 9, 7), chunk.offset
+
+
+def test_a_damaged_chunk_is_told_with_file_and_offset(files: list[str], tmp_path: Path) -> None:
+    made, offset = damaged(files, tmp_path)
     with pytest.raises(CorruptFile) as caught:
         list(StepReader(made, 5, True, 1).steps(Share(Position(), tuple(range(7)), 10)))
-    assert (caught.value.path, caught.value.offset) == (str(damaged), chunk.offset)
+    assert (caught.value.path, caught.value.offset) == (made.files[1], offset)
+
+
+def test_a_damaged_chunk_is_left_out_and_nothing_else(files: list[str], tmp_path: Path) -> None:
+    made, offset = damaged(files, tmp_path)
+    skips: list[Skip] = []
+    bad = BadRecords(made, "skip", skips.append)
+    share = Share(Position(), tuple(range(7)), 10)
+    with pytest.raises(CorruptFile) as caught:
+        list(StepReader(made, 5, True, 1).steps(share))
+    bad.damaged(caught.value)
+    (skip,) = skips
+    assert (skip.file, skip.offset) == (made.files[1], offset) and skip.records == len(bad.left_out) > 1
+    read = [text for _, own in StepReader(made, 5, True, 1).steps(share, bad.left_out) for text in texts(made, own)]
+    second = [f"record {number:03}" for number in range(1, RECORDS, 3)]
+    first = [f"record {number:03}" for number in range(0, RECORDS, 3)]
+    assert sorted(read) == sorted(first + second[: skip.first] + second[skip.first + skip.records :])
 
 
 def test_what_is_left_out_is_missing_from_its_step_alone(files: list[str]) -> None:
