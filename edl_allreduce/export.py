@@ -12,24 +12,23 @@ What is written:
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import shutil
 import sys
 import tempfile
-import warnings
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edl_allreduce import storage, trained_model
 from edl_allreduce.contracts import Mode
 from edl_allreduce.errors import EdlError, ModelError, UsageError
+from edl_allreduce.keras_file import write_keras
 from edl_allreduce.serving import write_saved_model
 from edl_allreduce.storage_ranges import local_errors, local_path
+
+log = logging.getLogger(__name__)
 
 KERAS_FORMAT, SAVED_MODEL_FORMAT = FORMATS = ("keras", "saved_model")
 NAMES = {KERAS_FORMAT: "model.keras", SAVED_MODEL_FORMAT: "saved_model"}
@@ -50,19 +49,19 @@ class Exported:
     notes: tuple[str, ...]
 
 
-def export(url: str, output: str, formats: Sequence[str] = FORMATS, overwrite: bool = False) -> tuple[Exported, ...]:
+def export(url: str, output: str, formats: Sequence[str] = (), overwrite: bool = False) -> tuple[Exported, ...]:
     """Writes a trained model in other programs' formats; a local folder appears when it is complete.
 
     Args:
         url: folder or URL of the trained model.
         output: folder or URL for the result.
-        formats: of `FORMATS`.
+        formats: of `FORMATS`; none: all that the model can be written in.
         overwrite: replace what an earlier export has written there.
 
     Raises:
         UsageError: there is no trained model, a format is unknown, or the output holds something.
         DataError: the trained model is damaged.
-        ModelError: the model cannot be written in a format.
+        ModelError: the model cannot be written in a format that was asked for, or in none.
         StorageError: something cannot be read or written.
     """
     check_formats(formats)
@@ -71,22 +70,33 @@ def export(url: str, output: str, formats: Sequence[str] = FORMATS, overwrite: b
     with local_errors(f"{output} (being put together)"):
         folder = _beside(output)
     try:
-        writers: dict[str, Callable[[Path], tuple[str, ...]]] = {
-            KERAS_FORMAT: lambda path: write_keras(loaded.model, path),
-            SAVED_MODEL_FORMAT: lambda path: write_saved_model(loaded.training, loaded.model_zoo, path),
-        }
         with local_errors(f"{output} (being put together)"):
-            notes = {name: writers[name](folder / NAMES[name]) for name in FORMATS if name in formats}
+            notes = _write(loaded, folder, formats)
         _publish(folder, output, [MARKS[name] for name in notes])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return tuple(Exported(storage.join(output, NAMES[name]), told) for name, told in notes.items())
 
 
+def _write(loaded: trained_model.Loaded, folder: Path, formats: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Writes each format into a local folder; returns the notes on each."""
+    notes = {}
+    if not formats or SAVED_MODEL_FORMAT in formats:
+        path = folder / NAMES[SAVED_MODEL_FORMAT]
+        notes[SAVED_MODEL_FORMAT] = write_saved_model(loaded.training, loaded.model_zoo, path)
+    try:
+        if not formats or KERAS_FORMAT in formats:
+            notes[KERAS_FORMAT] = write_keras(loaded.model, folder / NAMES[KERAS_FORMAT])
+    except ModelError as error:
+        if formats:
+            raise
+        log.warning("%s left out: %s", NAMES[KERAS_FORMAT], error)
+    return notes
+
+
 def check_formats(formats: Sequence[str]) -> None:
-    """Raises UsageError for a format that does not exist, or for none."""
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
+    """Raises UsageError for a format that does not exist."""
+    if any(name not in FORMATS for name in formats):
         known = f"{' or '.join(FORMATS)}, or both joined by a comma"
         raise UsageError(f"--format: expected {known}, got {','.join(formats)!r}")
 
@@ -106,59 +116,6 @@ def check_output(output: str, overwrite: bool) -> None:
         raise UsageError(f"--output: {output} already exists; choose another folder or add --overwrite")
     if foreign:
         raise UsageError(f"--output: {output} holds {foreign[0]!r}, which no export has written; choose another folder")
-
-
-def write_keras(model: Any, path: Path) -> tuple[str, ...]:
-    """Writes the model as Keras does; says what is needed to load it.
-
-    Raises:
-        ModelError: Keras cannot save it.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Keras's remarks on its own ways of saving
-            model.save(path)
-    except OSError:
-        raise
-    except Exception as error:  # whatever the model's get_config and Keras raise
-        reason = " ".join(str(error).split())
-        hint = f"; --format={SAVED_MODEL_FORMAT} does without"
-        raise ModelError(f"Keras cannot save this model: {type(error).__name__}: {reason:.300}{hint}") from error
-    with zipfile.ZipFile(path) as archive:
-        return needed_by(json.loads(archive.read("config.json")))
-
-
-def needed_by(config: Any) -> tuple[str, ...]:
-    """What loading a model of this config takes besides Keras, in sentences."""
-    parts = list(_parts_of(config))
-    own = sorted({f"{part['module']}.{part['class_name']}" for part in parts if _is_own(part)})
-    told = []
-    if own:
-        names = ", ".join(name.rpartition(".")[2] for name in own)
-        told.append(
-            f"to load it, give Keras the classes {', '.join(own)} of the model's zoo: "
-            f"keras.saving.load_model(path, custom_objects={{…}}) with {names}; saved_model needs none"
-        )
-    if any(part["class_name"] in ("Lambda", "__lambda__") for part in parts):
-        told.append("it has Python code in it (Lambda): Keras loads it with safe_mode=False only")
-    return tuple(told)
-
-
-def _parts_of(config: Any) -> Iterator[dict[str, Any]]:
-    """All objects of a Keras config, the outermost first."""
-    if isinstance(config, dict):
-        if isinstance(config.get("class_name"), str):
-            yield config
-        for value in config.values():
-            yield from _parts_of(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _parts_of(value)
-
-
-def _is_own(part: Mapping[str, Any]) -> bool:
-    module = part.get("module")
-    return isinstance(module, str) and module.partition(".")[0] not in ("keras", "builtins")
 
 
 def _beside(output: str) -> Path:
@@ -196,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m edl_allreduce.export", description=__doc__)
     parser.add_argument("--trained_model", required=True, help="folder or URL of the trained model")
     parser.add_argument("--output", required=True, help="folder or URL for the result")
-    parser.add_argument("--format", default=",".join(FORMATS), help="formats, joined by commas (%(default)s)")
+    parser.add_argument("--format", default="", help=f"{' or '.join(FORMATS)}, or both joined by a comma")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier export has written")
     chosen = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -120,18 +120,14 @@ def _save(module: Any, path: Path, signatures: Mapping[str, Any]) -> str:
 
 
 def _told(signature: Any) -> str:
-    """`image float32 [n, 8, 8] -> outputs float32 [n, 10]`."""
+    """`image float32 [n, 8, 8] -> outputs float32 [n, 10]`, names in alphabetical order."""
+    positional, named = signature.structured_input_signature
+    inputs = {each.name: each for each in positional} | named
 
     def told(specs: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name} {each.dtype.name} {_shape(each.shape)}" for name, each in specs.items())
+        return ", ".join(f"{name} {specs[name].dtype.name} {_shape(specs[name].shape)}" for name in sorted(specs))
 
-    return (
-        f"{told(signature.structured_input_signature[1] or _only(signature))} -> {told(signature.structured_outputs)}"
-    )
-
-
-def _only(signature: Any) -> dict[str, Any]:
-    return {each.name: each for each in signature.structured_input_signature[0]}
+    return f"{told(inputs)} -> {told(signature.structured_outputs)}"
 
 
 def _shape(shape: Any) -> str:

@@ -139,12 +139,12 @@ def next_steps(folder: str) -> list[str]:
     ]
 
 
-def export(*, trained_model: str, output: str, format: str = "keras,saved_model", overwrite: str | bool = False) -> int:
+def export(*, trained_model: str, output: str, format: str = "", overwrite: str | bool = False) -> int:
     """Writes a trained model in forms that other programs read, without edl_allreduce.
 
     --trained_model  folder or URL that `edl train` has written
     --output         folder or URL for the result
-    --format         keras, saved_model or both joined by a comma (default both):
+    --format         keras, saved_model or both joined by a comma (default: all that the model can be written in)
                      keras        OUTPUT/model.keras; a model that is a class needs that class to be loaded
                      saved_model  OUTPUT/saved_model, for TensorFlow and TensorFlow Serving; needs no Python code. Its
                                   signature serving_default takes the features by name, serving_serialized records

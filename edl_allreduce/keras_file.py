@@ -1,0 +1,141 @@
+"""A model as Keras's own file, of which it is known that Keras can load it again, and what that takes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edl_allreduce.errors import ModelError
+
+CONFIG = "config.json"
+
+
+def write_keras(model: Any, path: Path) -> tuple[str, ...]:
+    """Writes the model as Keras does, and loads it again to see that it is the same; says what loading takes.
+
+    Keras tells each class of the user's its `trainable` and `dtype` when it loads it. Of a class whose `__init__` takes
+    neither, the file says what is the default anyway only; so such models can be loaded, too.
+
+    Args:
+        model: a `keras.Model` with variables, whose code is imported.
+        path: a local file.
+
+    Raises:
+        ModelError: Keras cannot save it, or not load it again.
+    """
+    done = "save this model"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras's remarks on its own ways of saving
+            model.save(path)
+            done = "load this model again"
+            config = _without_defaults(path)
+            again = _loaded(path, config)
+    except OSError:
+        raise
+    except Exception as error:  # whatever the model's get_config and Keras raise
+        path.unlink(missing_ok=True)
+        told = f"{type(error).__name__}: {' '.join(str(error).split()):.300}"
+        hint = "its class needs get_config and from_config for that (keras.io/guides/serialization_and_saving)"
+        raise ModelError(f"Keras cannot {done}; {hint}: {told}") from error
+    if not _same_weights(model, again):
+        path.unlink()
+        raise ModelError(
+            "Keras loads other weights than it has saved; the model must have all its layers as attributes"
+        )
+    return needed_by(config)
+
+
+def needed_by(config: Any) -> tuple[str, ...]:
+    """What loading a model of this config takes besides Keras, in sentences."""
+    told = []
+    if own := {part["class_name"]: f"{part['module']}.{part['class_name']}" for part in _own_parts(config)}:
+        objects = ", ".join(f"{name!r}: {name}" for name in own)
+        told.append(f"to load it, import {', '.join(own.values())} from the model's zoo:")
+        told.append(f"  keras.saving.load_model(path, custom_objects={{{objects}}})")
+    if _has_python_code(config):
+        told.append("it has Python code in it (a Lambda layer): Keras loads it with safe_mode=False only")
+    return tuple(told)
+
+
+def _without_defaults(path: Path) -> Any:
+    """Takes from a file's config what the user's classes do not take and is the default; returns the config."""
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read(CONFIG))
+    for part in (parts := _own_parts(config)):
+        given, taken = part.get("config"), inspect.signature(_class_of(part)).parameters.values()
+        if isinstance(given, dict) and not any(each.kind is each.VAR_KEYWORD for each in taken):
+            names = {each.name for each in taken}
+            for name in [name for name in given if name not in names and _is_default(name, given[name])]:
+                del given[name]
+    if parts:
+        _replace(path, CONFIG, json.dumps(config).encode())
+    return config
+
+
+def _replace(path: Path, name: str, content: bytes) -> None:
+    """Replaces one file in a zip archive; the others may be larger than the memory."""
+    changed = path.with_suffix(".changed")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(changed, "w") as new:
+        new.writestr(name, content)
+        for info in old.infolist():
+            if info.filename != name:
+                with old.open(info) as source, new.open(info.filename, "w", force_zip64=True) as copy:
+                    shutil.copyfileobj(source, copy, 1 << 20)
+    changed.replace(path)
+
+
+def _is_default(name: str, value: Any) -> bool:
+    if name == "dtype":
+        value = value["config"].get("name") if isinstance(value, dict) else value
+    return (name, value) in (("trainable", True), ("dtype", "float32"))
+
+
+def _loaded(path: Path, config: Any) -> Any:
+    import keras
+
+    objects = {part["class_name"]: _class_of(part) for part in _own_parts(config)}
+    return keras.saving.load_model(path, objects, compile=False, safe_mode=not _has_python_code(config))
+
+
+def _has_python_code(config: Any) -> bool:
+    return any(part["class_name"] in ("Lambda", "__lambda__") for part in _parts_of(config))
+
+
+def _same_weights(model: Any, again: Any) -> bool:
+    import numpy as np
+
+    ours, theirs = model.get_weights(), again.get_weights()
+    return len(ours) == len(theirs) and all(map(np.array_equal, ours, theirs))
+
+
+def _class_of(part: Mapping[str, Any]) -> Any:
+    found: Any = sys.modules[part["module"]]
+    for name in part["class_name"].split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _own_parts(config: Any) -> list[dict[str, Any]]:
+    """The objects whose class is not Keras's."""
+    parts = [part for part in _parts_of(config) if isinstance(part.get("module"), str)]
+    return [part for part in parts if part["module"].partition(".")[0] not in ("keras", "builtins")]
+
+
+def _parts_of(config: Any) -> Iterator[dict[str, Any]]:
+    """All objects of a Keras config, the outermost first."""
+    if isinstance(config, dict):
+        if isinstance(config.get("class_name"), str):
+            yield config
+        for value in config.values():
+            yield from _parts_of(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _parts_of(value)
