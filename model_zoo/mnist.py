@@ -114,13 +114,11 @@ def make(folder: str, *, npz: str = "") -> str:
 
     if npz:
         return write_splits(folder, "mnist", _from_npz(npz))
-    import numpy as np
-    import scipy.ndimage
     from sklearn.datasets import load_digits
 
     small, labels = load_digits(return_X_y=True)
-    images = scipy.ndimage.zoom(small.reshape(-1, 8, 8) / 16 * 255, [1, 2.5, 2.5], order=1)
-    images = np.pad(images, [[0, 0], [4, 4], [4, 4]]).astype("float32")
+    enlarged = tf.image.resize(small.reshape(-1, 8, 8, 1) / 16 * 255, [20, 20])
+    images = tf.image.pad_to_bounding_box(enlarged, 4, 4, 28, 28).numpy()
     examples = [{"image": image, "label": int(label)} for image, label in zip(images, labels, strict=True)]
     return write_splits(folder, "mnist", split(examples, labels))
 

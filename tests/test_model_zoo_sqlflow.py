@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def load(mode: Mode = Mode.TRAINING, model_def: str = "regressor.DNN", **params:
     return contracts.load(spec, mode)
 
 
-def parse(training: TrainingModel, rows: list[Mapping[str, Any]]) -> Any:
+def parse(training: TrainingModel, rows: Sequence[Mapping[str, Any]]) -> Any:
     return training.parse_batch(tf.constant([example_bytes(row) for row in rows]))
 
 
@@ -104,7 +104,7 @@ def test_a_column_of_no_known_form_is_refused(column: str) -> None:
 
 
 def test_a_number_that_is_missing_may_be_replaced() -> None:
-    rows = [{"age": 3.0}, {"other": 1}]
+    rows: list[Mapping[str, Any]] = [{"age": 3.0}, {"other": 1}]
     training = load(Mode.PREDICTION, columns=["age", "role:hash2"], missing=-1.0)
     np.testing.assert_array_equal(parse(training, rows), [[3, 0, 0], [-1, 0, 0]])
 
