@@ -111,11 +111,12 @@ def test_an_outputs_processor_is_made_for_prediction(tmp_path: Path) -> None:
 def test_metrics_as_elasticdls_older_models_write_them(tmp_path: Path) -> None:
     older = """
 def eval_metrics_fn(predictions, labels):
-    return {"gap": tf.reduce_mean(predictions["probs"]), "sum": tf.cast(labels, tf.float32)}
+    right = tf.stack([labels > 0, labels > 9], axis=1)
+    return {"gap": tf.reduce_mean(predictions["probs"]), "loss": labels, "right": right}
 """
     training = elasticdl(tmp_path, ELASTICDL.partition("def eval_metrics_fn")[0] + older)
     told = by_contract(training, FEATURES, np.array([0, 0, 1, 1, 1]))
-    assert told["sum"] == pytest.approx(0.6)
+    assert (told["loss_1"], told["right"]) == (pytest.approx(0.6), pytest.approx(0.3))
     assert told["gap"] == pytest.approx(float(np.mean(training.model(FEATURES)["probs"])))
 
 

@@ -28,7 +28,7 @@ class MeanOverExamples(keras.metrics.Mean):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Adds a batch; weights are one number per example."""
-        values = tf.cast(per_example(self._function(labels=y_true, outputs=y_pred)), self.dtype)
+        values = per_example(tf.cast(self._function(labels=y_true, outputs=y_pred), self.dtype))
         if values.shape.rank == 0:
             values = tf.fill([tf.shape(tf.nest.flatten(y_pred)[0])[0]], values)
         super().update_state(values, sample_weight)

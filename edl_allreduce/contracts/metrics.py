@@ -62,7 +62,7 @@ def metrics_from(
             found += metrics_of_function(each.value, input.mode, labels, outputs, each.where, reader.whole)
         else:
             found += reader.read(each.value)
-    taken: dict[str, int] = {}
+    taken = {"loss": 0}
     metrics = []
     for metric in found:
         count = taken[metric.name] = taken.get(metric.name, -1) + 1
