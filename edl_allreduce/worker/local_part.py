@@ -7,6 +7,7 @@ assigns them once everybody's part has arrived.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -54,6 +55,7 @@ class LocalPart:
         spec: class weights, pieces, XLA.
         summed: which of the model's additional losses are sums over the records; the others are means.
         metrics: of (labels, outputs, weights): by how much the metrics change, a vector.
+        workers: gives a tensor, how many take part in a step.
 
     Attributes:
         with_gradient, with_total_gradient: which trainable variables the gradients in `Sums` belong to.
@@ -69,14 +71,16 @@ class LocalPart:
         spec: TrainingSpec,
         summed: Collection[int],
         metrics: Callable[[Any, Any, Any], tf.Tensor],
+        workers: Callable[[], tf.Tensor],
     ) -> None:
+        self._spec, self._workers = spec, workers
         self._training, self._model, self._optimizer, self._metrics = training, training.model, optimizer, metrics
-        self._class_weights, self._limit = spec.class_weights, spec.max_local_batch
-        self._summed = summed
+        self._class_weights, self._limit, self._summed = spec.class_weights, spec.max_local_batch, summed
         self._half = training.model.compute_dtype in ("float16", "bfloat16")
         self._trainable = list(self._model.trainable_variables)
         self._non_trainable = list(self._model.non_trainable_variables)
         self._call_arguments = call_arguments(self._model)
+        self._zero = tf.Variable(0.0, trainable=False)
         self._metric_numbers = 0
         self.with_gradient: list[int] = []
         self.with_total_gradient: list[int] = []
@@ -86,7 +90,7 @@ class LocalPart:
         if spec.jit_compile or self._limit:  # a function of its own: for XLA, and to be called for each piece
             function = tf.function(self._sums_of, jit_compile=spec.jit_compile or None, autograph=False)
             values = (list(map(_spec_of, group)) for group in (self._trainable, self._non_trainable))
-            self._compute = function.get_concrete_function(*values, *training.input.element_spec)
+            self._compute = function.get_concrete_function(*values, tf.TensorSpec([]), *training.input.element_spec)
 
     @property
     def graphs(self) -> tuple[Any, ...]:
@@ -96,8 +100,9 @@ class LocalPart:
     def of(self, batch: Batch) -> Sums:
         """The sums over a batch, computed in pieces of at most `max_local_batch` records."""
         trainable, state = _values(self._trainable), _values(self._non_trainable)
+        usual = tf.cast(self._spec.global_batch(self._workers()), tf.float32) if self._half else tf.ones([])
         if not self._limit:
-            return self._compute(trainable, state, *batch)  # type: ignore[no-any-return]
+            return self._compute(trainable, state, usual, *batch)  # type: ignore[no-any-return]
         count, limit = _rows(batch), self._limit
 
         def one_more(begin: tf.Tensor, sums: Sums) -> tuple[tf.Tensor, Sums]:
@@ -105,24 +110,27 @@ class LocalPart:
             now = list(state)
             for i, value in zip(self.private, sums.private, strict=True):
                 now[i] = value
-            return begin + limit, _added(sums, self._compute(trainable, now, *piece))
+            return begin + limit, _added(sums, self._compute(trainable, now, usual, *piece))
 
         first = (tf.zeros([], tf.int32), self.nothing())
         _, sums = tf.while_loop(lambda begin, _: begin < count, one_more, first, parallel_iterations=1)
         return sums  # type: ignore[no-any-return]
 
     def nothing(self) -> Sums:
-        """The sums over no records."""
-        zero = tf.zeros([])
+        """The sums over no records.
+
+        No constants: TensorFlow would carry out a reduction of constants by itself, when it optimises the graph.
+        """
+        zero = tf.convert_to_tensor(self._zero)
         return Sums(
             loss=zero,
             total=zero,
             count=zero,
-            gradients=[tf.zeros_like(self._trainable[i].value) for i in self.with_gradient],
-            total_gradients=[tf.zeros_like(self._trainable[i].value) for i in self.with_total_gradient],
-            moved=[tf.zeros_like(self._non_trainable[i].value) for i in self.moved],
+            gradients=[_filled(self._trainable[i], zero) for i in self.with_gradient],
+            total_gradients=[_filled(self._trainable[i], zero) for i in self.with_total_gradient],
+            moved=[_filled(self._non_trainable[i], zero) for i in self.moved],
             private=_values([self._non_trainable[i] for i in self.private]),
-            metrics=tf.zeros([self._metric_numbers]),
+            metrics=tf.fill([self._metric_numbers], zero),
         )
 
     def loss_of(self, batch: Batch) -> tf.Tensor:
@@ -131,19 +139,20 @@ class LocalPart:
         with tf.control_dependencies([metrics]):
             return mean * tf.cast(_rows(batch), tf.float32) + total
 
-    def _sums_of(self, trainable: Tensors, before: Tensors, *batch: Any) -> Sums:
+    def _sums_of(self, trainable: Tensors, before: Tensors, usual: tf.Tensor, *batch: Any) -> Sums:
+        """`usual` is the number of records in a step; it matters for 16 bits only."""
         count = tf.cast(_rows(batch), tf.float32)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(trainable)
             (mean, total), after, metrics = self._forward(trainable, before, batch)
             loss = mean * count
-            # With 16 bits the mean is differentiated: a sum has too large gradients, and `fit` rounds those of the mean.
-            targets = [self._optimizer.scale_loss(each) for each in (mean if self._half else loss, total)]
+            parts = _power_of_two(count / usual) if self._half else count
+            targets = [self._optimizer.scale_loss(each) for each in (mean * parts, total)]
         of_loss, of_total = (tape.gradient(target, trainable) for target in targets)
         self.with_gradient, gradients = _present(of_loss)
         self.with_total_gradient, total_gradients = _present(of_total)
         if self._half:
-            gradients = [each * tf.cast(count, each.dtype) for each in gradients]
+            gradients = [each * tf.cast(count / parts, each.dtype) for each in gradients]
         updated = [i for i, (old, new) in enumerate(zip(before, after, strict=True)) if new is not old]
         self.moved = [i for i in updated if after[i].dtype.is_floating]
         self.private = [i for i in updated if not after[i].dtype.is_floating]
@@ -186,6 +195,20 @@ def _values(variables: Sequence[keras.Variable]) -> Tensors:
 
 def _spec_of(variable: keras.Variable) -> tf.TensorSpec:
     return tf.TensorSpec(variable.shape, variable.dtype)
+
+
+def _power_of_two(fraction: tf.Tensor) -> tf.Tensor:
+    """The power of two nearest to it.
+
+    With 16 bits, what is differentiated is not the sum over the records, whose gradients would be too large, but the
+    mean, as `fit` does: bits are rounded alike. A power of two changes no bits but makes the gradients of a part of a
+    batch as large as those of the whole: they overflow together.
+    """
+    return tf.pow(2.0, tf.round(tf.math.log(fraction) / math.log(2.0)))
+
+
+def _filled(variable: keras.Variable, value: tf.Tensor) -> tf.Tensor:
+    return tf.fill(variable.shape, tf.cast(value, variable.dtype))
 
 
 def _present(gradients: Sequence[Any]) -> tuple[list[int], Tensors]:

@@ -78,7 +78,7 @@ class TrainStep:
         self._rate = LearningRate(self._optimizer, spec)
         self._travel = Compression(spec, self._optimizer, mpi_ops.size_op)
         self._epoch = EpochSums(metrics)
-        self._local = LocalPart(training, self._optimizer, spec, summed_losses, self._epoch.changes)
+        self._local = LocalPart(training, self._optimizer, spec, summed_losses, self._epoch.changes, mpi_ops.size_op)
         with tf.device("CPU:0"):
             self._computed_at = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         flags = tf.TensorSpec([len(_flags(steered, False, False, 0.0))])
