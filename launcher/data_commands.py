@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from edl_allreduce import recordio, storage
@@ -240,7 +241,7 @@ def _conversion(inputs: Sequence[str], query: str, data_format: str) -> Callable
     paths = _expand(inputs)
     kinds = {_kind(path) for path in paths} if data_format == "auto" else {data_format}
     if len(kinds) != 1 or not kinds <= set(converters):
-        names = ", ".join(sorted(f".{path.rpartition('.')[2]}" for path in paths))
+        names = ", ".join(sorted({PurePath(path).suffix or PurePath(path).name for path in paths}))
         expected = f"inputs that all end in one of .{', .'.join(converters)}"
         raise UsageError(f"expected {expected}, got {names}; --data_format says what others are")
     return partial(converters[kinds.pop()], paths)
