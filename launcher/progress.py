@@ -83,7 +83,8 @@ def ending(status: Status, output: str, logs: Path) -> list[str]:
         return _tasks_ending(status, output, logs)
     steps = f"{_count(status.position.step, 'step')} in {clock(status.training_seconds)}"
     if status.phase == "done":
-        epochs = _count(status.num_epochs, "epoch")
+        ended = status.epochs[-1].epoch + 1 if status.epochs else status.num_epochs
+        epochs = _count(ended, "epoch") if ended >= status.num_epochs else f"{ended} of {status.num_epochs} epochs"
         return [
             f"trained {epochs}, {steps}{'' if math.isnan(status.loss) else f'; the last loss is {status.loss:.4g}'}",
             *_where_time_went(status),

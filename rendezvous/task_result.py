@@ -30,6 +30,7 @@ def write_result(spec: TaskSpec, dataset: Dataset, telemetry: Telemetry, job: st
     url = spec.output.output
     if isinstance(spec, PredictSpec):
         complete = dataclasses.replace(_predictions(spec, dataset), complete=True)
+        storage.remove_temporary(url)  # of workers that were killed over them
         persist(lambda: predictions.write(url, complete))
     elif isinstance(spec, EvaluateSpec) and url:
         found = {

@@ -55,19 +55,25 @@ class Run:
 
 
 class Job:
-    """`edl train …` as a child process, in a state folder of its own."""
+    """`edl train …`, or another command, as a child process, in a state folder of its own."""
 
-    def __init__(self, home: Path, flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        flags: Mapping[str, Any],
+        environ: Mapping[str, str] | None = None,
+        command: str = "train",
+    ) -> None:
         self.home = home
-        command = [
+        line = [
             sys.executable,
             "-m",
             "edl_allreduce.launch",
-            "train",
+            command,
             *(f"--{name}={value}" for name, value in flags.items()),
         ]
         self.process = subprocess.Popen(
-            command,
+            line,
             cwd=REPOSITORY,
             env=os.environ | {"EDL_HOME": str(home)} | dict(environ or {}),
             stdin=subprocess.DEVNULL,

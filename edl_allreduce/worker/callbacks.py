@@ -23,7 +23,7 @@ Logs = Mapping[str, float]
 
 _BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 _NOT_MEMORY = frozenset({"params", "_model"})
-_ARRAY = "__array__"
+_ARRAY, _OP = "__array__", "__op__"
 
 
 class Memory:
@@ -142,13 +142,12 @@ class Callbacks:
 
 
 def _overrides(callback: keras.callbacks.Callback, name: str) -> bool:
-    if isinstance(callback, keras.callbacks.LambdaCallback):  # sets what it was given on itself
-        return name in vars(callback)
-    return getattr(type(callback), name) is not getattr(keras.callbacks.Callback, name)
+    own = name in vars(callback)  # as LambdaCallback does it
+    return own or getattr(type(callback), name) is not getattr(keras.callbacks.Callback, name)
 
 
 def _memory_of(callbacks: Sequence[keras.callbacks.Callback]) -> bytes:
-    """All plain attributes of the callbacks: numbers, texts, arrays, and lists and dicts of them."""
+    """All plain attributes of the callbacks: numbers, texts, arrays, Keras's operations, lists and dicts of them."""
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     kept = []
     for callback in callbacks:
@@ -173,10 +172,13 @@ def _is_plain(value: Any) -> bool:
         return True
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "biuf"
+    if callable(value):  # such as the comparison that Keras's own choose by the metric's name
+        return getattr(keras.ops, getattr(value, "__name__", ""), None) is value
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     if isinstance(value, dict):
-        return all(isinstance(name, str) and name != _ARRAY for name in value) and all(map(_is_plain, value.values()))
+        names_fit = all(isinstance(name, str) and name not in (_ARRAY, _OP) for name in value)
+        return names_fit and all(map(_is_plain, value.values()))
     return False
 
 
@@ -186,6 +188,8 @@ def _packed(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
         return {_ARRAY: str(len(arrays) - 1)}
     if isinstance(value, np.generic):
         return value.item()
+    if callable(value):
+        return {_OP: value.__name__}
     if isinstance(value, (list, tuple)):
         return [_packed(each, arrays) for each in value]
     if isinstance(value, dict):
@@ -199,5 +203,7 @@ def _unpacked(value: Any, arrays: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
         if _ARRAY in value:
             return arrays[value[_ARRAY]]
+        if _OP in value:
+            return getattr(keras.ops, value[_OP])
         return {name: _unpacked(each, arrays) for name, each in value.items()}
     return value

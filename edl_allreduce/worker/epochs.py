@@ -172,7 +172,7 @@ class Epochs:
         self._evaluated = at.step
         if self._callbacks and rank == 0:
             self._callbacks.evaluation_ended(figures)
-        if rank == 0:
+        if rank == 0 and not self._schedule.at_end(at):  # else the epoch's end tells it
             self._session.figures(pb.Figures(work=at.step, epoch=at.epoch, values=figures))
             log.info("evaluated after step %d: %s", at.step, figures)
         return figures

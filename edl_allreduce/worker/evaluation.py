@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edl_allreduce.contracts.base import TrainingModel
+from edl_allreduce.contracts.base import Metric, TrainingModel
 from edl_allreduce.contracts.user_errors import user_code
 from edl_allreduce.dataset import Dataset
 from edl_allreduce.worker.leases import Sums
-from edl_allreduce.worker.metrics import adds_up, arguments, contribution, result
+from edl_allreduce.worker.metrics import adds_up, arguments, contribution, initial_state, result
 from edl_allreduce.worker.task_reader import TaskBatch, TaskReader
 
 log = logging.getLogger(__name__)
@@ -41,17 +41,17 @@ class Evaluator:
     def __init__(self, training: TrainingModel, dataset: Dataset, model_zoo: str, batch_size: int) -> None:
         self._training, self._model = training, training.model
         self._reader = TaskReader(training, dataset, model_zoo, batch_size)
+        self._alone: list[Metric] = self._not_adding_up()
         with user_code(model_zoo, "tracing the evaluation"):
             self._evaluate = tf.function(self._sums_of, autograph=False).get_concrete_function(
                 *training.input.element_spec
             )
         self._shapes = [[tuple(each.shape) for each in metric.metric.variables] for metric in training.metrics]
-        alone = self._not_adding_up()
-        self.whole = bool(alone)
-        if alone:
+        self.whole = bool(self._alone)
+        if self._alone:
             log.warning(
                 "%s: what one worker finds cannot be added to what another finds, so one worker alone evaluates",
-                ", ".join(alone),
+                ", ".join(metric.name for metric in self._alone),
             )
 
     def open(self, tasks: Sequence[int]) -> Iterator[TaskBatch]:
@@ -64,9 +64,17 @@ class Evaluator:
         Raises:
             ModelError: the user's code fails.
         """
+        for metric in self._alone:
+            metric.metric.reset_state()
         total = np.zeros(2 + sum(math.prod(shape) for shapes in self._shapes for shape in shapes))
         for batch in batches:
             total += self._batch(batch)
+        at = 2
+        for metric, shapes in zip(self._training.metrics, self._shapes, strict=True):
+            size = sum(map(math.prod, shapes))
+            if metric in self._alone:
+                total[at : at + size] = _change_of(metric)
+            at += size
         return total
 
     def _batch(self, batch: TaskBatch) -> Sums:
@@ -89,7 +97,7 @@ class Evaluator:
             found |= as_figures(metric.name, result(metric, states))
         return found
 
-    def _not_adding_up(self) -> list[str]:
+    def _not_adding_up(self) -> list[Metric]:
         """The metrics whose state cannot be added up; those that are not Keras's own are tried on the first records."""
         unknown = [metric for metric in self._training.metrics if not adds_up(metric.metric)]
         if not unknown:
@@ -97,9 +105,7 @@ class Evaluator:
         values = next(self._reader.open((0,))).values
         features, labels, *rest = values
         outputs = self._training.model(features, training=False)
-        return [
-            metric.name for metric in unknown if not adds_up(metric.metric, [arguments(metric, labels, outputs, *rest)])
-        ]
+        return [metric for metric in unknown if not adds_up(metric.metric, [arguments(metric, labels, outputs, *rest)])]
 
     def _sums_of(self, features: Any, labels: Any, weights: Any = None) -> tf.Tensor:
         training, model = self._training, self._model
@@ -114,11 +120,27 @@ class Evaluator:
             total += tf.add_n([tf.cast(each, tf.float32) for each in extra]) * count
         parts = [tf.stack([total, count])]
         for metric in training.metrics:
-            parts += contribution(metric, labels, outputs, weights)
+            parts += self._part_of(metric, labels, outputs, weights)
         return tf.concat([tf.cast(tf.reshape(each, [-1]), tf.float64) for each in parts], axis=0)
+
+    def _part_of(self, metric: Metric, labels: Any, outputs: Any, weights: Any) -> list[Any]:
+        """What a batch adds to a metric's state; one that does not add up sees the batches one after the other."""
+        if metric not in self._alone:
+            return contribution(metric, labels, outputs, weights)
+        metric.metric.update_state(*arguments(metric, labels, outputs, weights))
+        return [tf.zeros_like(each.value) for each in metric.metric.variables]
 
     def _arguments(self) -> dict[str, bool]:
         return {"training": False} if self._model._call_has_training_arg else {}
+
+
+def _change_of(metric: Metric) -> Sums:
+    """How far a metric's own state is from that of one that has seen nothing."""
+    changes = [
+        np.asarray(each.numpy(), np.float64) - start
+        for each, start in zip(metric.metric.variables, initial_state(metric.metric), strict=True)
+    ]
+    return np.concatenate([np.reshape(each, -1) for each in changes]) if changes else np.zeros(0)
 
 
 def as_figures(name: str, value: Any) -> dict[str, float]:
