@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from edl_allreduce import records, storage
 from edl_allreduce.dataset import INFLATION, OPEN_BYTES, make_dataset
 from edl_allreduce.errors import CorruptFile, DataError, StorageError, UsageError
-from edl_allreduce.records import parquet, tfrecord
+from edl_allreduce.records import parquet_layout, tfrecord
 from edl_allreduce.records.examples import varints
 from edl_allreduce.records.formats import check_format, format_of
 from edl_allreduce.tf_example import example_bytes, read_example
@@ -337,7 +337,7 @@ def test_parquet_rows_are_the_examples_of_their_values(
         for row in rows
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet, "PART_BYTES", part)
+        patch.setattr(parquet_layout, "PART_BYTES", part)
         assert [read_example(record) for record in read(path)] == wanted
 
 
@@ -400,9 +400,17 @@ def test_damaged_parquet_is_named(tmp_path: Path) -> None:
             else:
                 assert harmless, place  # checksums do not cover a page's header, in which there are statistics
     assert noticed > 40
-    for broken in (b"", b"PAR1", content[:-1], content[:100], b"text\n" * 100):
+    for broken in (
+        b"",
+        b"PAR1",
+        content[:-1],
+        content[:100],
+        b"text\n" * 100,
+        content[-8:],
+        b"x" * 99 + content[-8:],
+    ):
         path.write_bytes(broken)
-        with pytest.raises(CorruptFile, match=r"a.parquet, offset \d+: the footer is damaged, or this is no Parquet"):
+        with pytest.raises(CorruptFile, match=r"a.parquet, offset \d+: (is no Parquet, or has been cut|the footer)"):
             records.index_many([str(path)])
 
 
@@ -413,7 +421,7 @@ def test_large_row_groups_are_cut_and_count_by_their_memory(tmp_path: Path, monk
     assert whole.size * INFLATION >= rows * 2 * 16 > 10 * os.path.getsize(path)
     assert make_dataset([path], [[whole]], 1).lanes == min(64, OPEN_BYTES // (whole.size * INFLATION))
     everything = read(path)
-    monkeypatch.setattr(parquet, "PART_BYTES", 100_000)
+    monkeypatch.setattr(parquet_layout, "PART_BYTES", 100_000)
     refs = records.index_many([path])[0]
     assert len(refs) == 4 and sum(ref.records for ref in refs) == rows
     assert read(path) == everything

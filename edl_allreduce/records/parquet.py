@@ -8,34 +8,24 @@ it takes where that is more than its bytes in the file: what opens many chunks a
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from edl_allreduce import storage
 from edl_allreduce.errors import CorruptFile, DataError, StorageError
 from edl_allreduce.extras import need
 from edl_allreduce.recordio.format import ChunkRef
-from edl_allreduce.records import arrow
+from edl_allreduce.records import arrow, parquet_layout
 from edl_allreduce.records.examples import Examples
 from edl_allreduce.storage_ranges import RangeStream
 
-PART_BYTES = 256 << 20
-FOOTER_BYTES = 8  # its length and the magic number, the last bytes of a file
-_INFLATION = 3  # what `dataset.INFLATION` takes for granted
-_VALUE_BYTES = 16  # of a number in memory: it and where it lies
+TAIL = struct.Struct("<I4s")  # the metadata's length and the magic number, the last bytes of a file
+_MAGIC = b"PAR1"
+_FIRST_READ_BYTES = 64 << 10
 _READ_BYTES = 4 << 20
 _BATCH_ROWS = 16384
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some rows of a row group; `first` is the first one's number in the group."""
-
-    group: int
-    first: int
-    rows: int
 
 
 class _Stream(RangeStream):
@@ -53,12 +43,25 @@ class ChunkReader:
         self._parquet = need("pyarrow.parquet", "parquet", f"reading {path}")
         self._source = storage.open_ranges(path)
         try:
-            with self._errors(max(0, self._source.size - FOOTER_BYTES), "the footer is damaged, or this is no Parquet"):
-                self._metadata = self._parquet.read_metadata(_Stream(self._source))
-                self._parts = dict(_parts(self._metadata))
+            footer, offset = self._footer()
+            with self._errors(offset, "the footer is damaged"):
+                self._layout = parquet_layout.layout_of(footer, parquet_layout.PART_BYTES)
         except BaseException:
             self._source.close()
             raise
+        self._metadata = self._layout.metadata
+
+    def _footer(self) -> tuple[bytes, int]:
+        """The last bytes of the file, from the metadata on, and where they begin."""
+        size = self._source.size
+        begin = max(0, size - _FIRST_READ_BYTES)
+        end = self._source.read(begin, size - begin)
+        if len(end) < TAIL.size or TAIL.unpack(end[-TAIL.size :])[1] != _MAGIC:
+            raise CorruptFile(self._path, begin, f"is no Parquet, or has been cut: it does not end in {_MAGIC!r}")
+        whole = TAIL.unpack(end[-TAIL.size :])[0] + TAIL.size
+        if whole > size:
+            raise CorruptFile(self._path, size - TAIL.size, f"the footer claims {whole} bytes, the file has {size}")
+        return (end[-whole:] if whole <= len(end) else self._source.read(size - whole, whole)), size - whole
 
     @property
     def schema(self) -> Any:
@@ -77,11 +80,11 @@ class ChunkReader:
 
     def index(self) -> tuple[ChunkRef, ...]:
         """All chunks of the file, from its footer alone."""
-        return tuple(self._parts)
+        return tuple(self._layout.parts)
 
     def read_chunk(self, ref: ChunkRef) -> Examples:
         """The rows of one chunk; pages that have checksums are verified. Raises CorruptFile, StorageError."""
-        part = self._parts.get(ref)
+        part = self._layout.parts.get(ref)
         if part is None:
             problem = f"no chunk of {ref.records} rows begins here: has the file changed?"
             raise CorruptFile(self._path, ref.offset, problem)
@@ -97,7 +100,7 @@ class ChunkReader:
 
     def batches(self, rows: int, columns: Sequence[str]) -> Iterator[Any]:
         """These columns of the whole file, as tables of at most `rows` rows. Raises CorruptFile, StorageError."""
-        for number, offset in _groups(self._metadata):
+        for number, offset in parquet_layout.groups_of(self._metadata):
             with (
                 self._errors(offset, f"row group {number} is damaged"),
                 self._open(pre_buffer=False, buffer_size=_READ_BYTES) as file,
@@ -105,7 +108,7 @@ class ChunkReader:
                 for batch in file.iter_batches(rows, row_groups=[number], columns=list(columns), use_threads=False):
                     yield arrow.pa.Table.from_batches([batch])
 
-    def _read(self, part: Part) -> Any:
+    def _read(self, part: parquet_layout.Part) -> Any:
         if part.rows == self._metadata.row_group(part.group).num_rows:
             with self._open(pre_buffer=True) as file:
                 return file.read_row_group(part.group, use_threads=False)
@@ -122,7 +125,7 @@ class ChunkReader:
 
     def _open(self, **options: Any) -> Any:
         stream = _Stream(self._source)
-        texts = _dictionaries(self._metadata)
+        texts = list(self._layout.texts)
         return self._parquet.ParquetFile(
             stream, metadata=self._metadata, read_dictionary=texts, page_checksum_verification=True, **options
         )
@@ -145,44 +148,3 @@ class ChunkReader:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _parts(metadata: Any) -> Iterator[tuple[ChunkRef, Part]]:
-    """The chunks of a file by its footer; the same one gives the same."""
-    for number, offset in _groups(metadata):
-        group = metadata.row_group(number)
-        columns = [group.column(each) for each in range(group.num_columns)]
-        stored, memory = sum(each.total_compressed_size for each in columns), sum(map(_memory, columns))
-        parts = max(1, min(-(-memory // PART_BYTES), group.num_rows, stored))
-        for part in range(parts):
-            first, after = (group.num_rows * each // parts for each in (part, part + 1))
-            begin, end = (stored * each // parts for each in (part, part + 1))
-            size = max(end - begin, memory // parts // _INFLATION)
-            yield ChunkRef(offset + begin, size, after - first), Part(number, first, after - first)
-
-
-def _groups(metadata: Any) -> Iterator[tuple[int, int]]:
-    """The row groups that have rows, each with where it begins in the file."""
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        columns = [group.column(each) for each in range(group.num_columns)]
-        if group.num_rows and columns:
-            yield number, min(each.dictionary_page_offset or each.data_page_offset for each in columns)
-
-
-def _memory(column: Any) -> int:
-    """About how many bytes a column of a row group takes in memory."""
-    values = column.total_uncompressed_size if column.physical_type.endswith("BYTE_ARRAY") else 0
-    return int(column.num_values * _VALUE_BYTES + values)
-
-
-def _dictionaries(metadata: Any) -> list[str]:
-    """The columns of texts that are stored as numbers of different ones; kept so, they take little memory."""
-    found = set()
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for each in range(group.num_columns):
-            column = group.column(each)
-            if column.physical_type == "BYTE_ARRAY" and column.has_dictionary_page:
-                found.add(column.path_in_schema)
-    return sorted(found)
