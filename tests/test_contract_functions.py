@@ -116,7 +116,7 @@ def eval_metrics_fn(predictions, labels):
 """
     training = elasticdl(tmp_path, ELASTICDL.partition("def eval_metrics_fn")[0] + older)
     told = by_contract(training, FEATURES, np.array([0, 0, 1, 1, 1]))
-    assert (told["loss_1"], told["right"]) == (pytest.approx(0.6), pytest.approx(0.3))
+    assert told["loss_1"] == pytest.approx(0.6) and told["right"] == pytest.approx(0.3)
     assert told["gap"] == pytest.approx(float(np.mean(training.model(FEATURES)["probs"])))
 
 
@@ -167,10 +167,11 @@ class Line(keras.Model):
 )
 
 
-def test_callbacks_of_a_class_get_params(tmp_path: Path) -> None:
-    training = load(spec_of(write_zoo(tmp_path, line=CLASS), "line.Line", "patience=5, monitor='val_loss'"))
-    (callback,) = training.callbacks
+def test_callbacks_of_a_class_get_params_and_are_made_for_training_only(tmp_path: Path) -> None:
+    spec = spec_of(write_zoo(tmp_path, line=CLASS), "line.Line", "patience=5, monitor='val_loss'")
+    (callback,) = load(spec).callbacks
     assert (callback.patience, callback.monitor) == (5, "val_loss")
+    assert load(spec, Mode.EVALUATION).callbacks == load(spec, Mode.PREDICTION).callbacks == ()
 
 
 @pytest.mark.parametrize(
@@ -243,6 +244,15 @@ def test_features_that_are_a_pair_are_told_from_features_with_labels(tmp_path: P
     )
     prediction = load(spec_of(write_zoo(tmp_path, line=code), "line.wide_and_deep"), Mode.PREDICTION)
     assert [tuple(each.shape) for each in prediction.input.element_spec] == [(None, 1), (None, 1)]
+
+
+def test_features_that_are_a_named_tuple_stay_one(tmp_path: Path) -> None:
+    code = CLASS.replace("self.dense(inputs)", "self.dense(inputs.x)")
+    code = "import collections\nPoint = collections.namedtuple('Point', ['x', 'y'])\n" + code
+    code = code.replace("return tf.stack([number, 1.0]), number", "return Point([number], number), number")
+    training = load(spec_of(write_zoo(tmp_path, line=code), "line.Line", metrics="mae"))
+    features, _ = next(iter(training.batches(tf.data.Dataset.from_tensor_slices(RECORDS), 8)))
+    assert features.x.shape == [5, 1] and training.output_spec.shape == [None, 1]
 
 
 def test_a_class_in_a_file_in_a_folder(tmp_path: Path) -> None:

@@ -174,6 +174,13 @@ def test_an_incomplete_spec_names_what_is_missing(tmp_path: Path) -> None:
         load(spec_of(zoo, "line.Other"))
 
 
+def test_a_file_alone_tells_which_spec_is_in_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"/line\.py has no custom_model; to use the class Line of it, write --model_def=line\.Line$"
+    ):
+        load(spec_of(write_zoo(tmp_path, line=SPEC.replace("METRICS", "{}")), "line"))
+
+
 TRAIN_SPEC = (
     IMPORTS
     + """

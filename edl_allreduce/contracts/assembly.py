@@ -62,7 +62,8 @@ def assemble(definition: Definition, mode: Mode, maker: Callable[..., Any], find
     parts |= {kind: part for kind in _OPTIONAL if (part := found(made, find, kind, names))}
     takers = {names.maker: takes(maker)} | {part.name: takes_of(part, params) or NOTHING for part in parts.values()}
     check_all_taken(params, takers, definition.file)
-    values = {kind: made_of(definition, part, params) for kind, part in parts.items() if kind != "input_fn"}
+    unused = {"input_fn"} if mode is Mode.TRAINING else {"input_fn", "callbacks", LEARNING_RATE}
+    values = {kind: made_of(definition, part, params) for kind, part in parts.items() if kind not in unused}
     if model is None:
         model = _model(definition, values["model"], parts["model"].name)
     return _Assembly(definition, model, parts, values).training_model(mode)
@@ -173,7 +174,7 @@ class _Assembly:
 
     def _callbacks(self) -> tuple[Any, ...]:
         made = callbacks_from(self.values.get("callbacks"), getattr(self.parts.get("callbacks"), "where", ""))
-        if LEARNING_RATE in self.parts:
+        if LEARNING_RATE in self.values:
             made = (*made, LearningRateByVersion(self.values[LEARNING_RATE], self.parts[LEARNING_RATE].where))
         return made
 

@@ -67,6 +67,8 @@ def lists_to_tuples(value: Any) -> Any:
     """Several inputs in a list, as Keras's models may take them; tf.data would make one tensor of it."""
     if isinstance(value, Mapping):
         return {name: lists_to_tuples(each) for name, each in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return value
     return tuple(map(lists_to_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
@@ -85,7 +87,7 @@ def features_by_name(input: Input, model: Any) -> Input:
         return tf.nest.map_structure(lambda each: features[each.name], inputs)
 
     if input.mode is Mode.PREDICTION:
-        return _then(input, chosen, chosen(features), whole=True)
+        return _then(input, chosen, chosen(features))
     rest = input.element_spec[1:]
     return _then(input, lambda features, *rest: (chosen(features), *rest), (chosen(features), *rest))
 
@@ -98,19 +100,15 @@ def _alike(one: Any, other: Any) -> bool:
     return all(first.dtype == second.dtype for first, second in zip(*map(tf.nest.flatten, (one, other)), strict=True))
 
 
-def _then(input: Input, convert: Callable[..., Any], spec: Any, whole: bool = False) -> Input:
-    """The input with `convert` applied to what it gives, of n records or of each one; in parts, unless `whole`."""
+def _then(input: Input, convert: Callable[..., Any], spec: Any) -> Input:
+    """The input with `convert` applied to what it gives, of n records or of each one; the parts of a tuple each."""
     convert = tf.autograph.experimental.do_not_convert(convert)
-    if input.vectorised:
-        apply = (
-            (lambda records: convert(input.apply(records)))
-            if whole
-            else (lambda records: convert(*input.apply(records)))
-        )
-        return dataclasses.replace(input, apply=apply, element_spec=spec)
 
     @tf.autograph.experimental.do_not_convert
-    def parse(records: tf.data.Dataset) -> tf.data.Dataset:
-        return input.apply(records).map(convert, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    def apply(records: Any) -> Any:
+        given = input.apply(records)
+        if not input.vectorised:
+            return given.map(convert, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return convert(*given) if isinstance(given, tuple) else convert(given)
 
-    return dataclasses.replace(input, apply=parse, element_spec=spec)
+    return dataclasses.replace(input, apply=apply, element_spec=spec)

@@ -16,6 +16,7 @@ from edl_allreduce.contracts.assembly import assemble
 from edl_allreduce.contracts.base import Mode, TrainingModel
 from edl_allreduce.contracts.keras_class import is_model_class
 from edl_allreduce.contracts.resolve import Definition
+from edl_allreduce.contracts.specifications import ElasticDLSpec, TrainSpec
 from edl_allreduce.errors import ModelError, did_you_mean
 
 INPUTS = ("feed", "dataset_fn")
@@ -59,12 +60,17 @@ def load(definition: Definition, mode: Mode) -> TrainingModel:
     return assemble(definition, mode, maker, lambda model, name: getattr(definition.module, name, None), names)
 
 
+def _is_spec(value: Any) -> bool:
+    bases = (ElasticDLSpec, TrainSpec)
+    return inspect.isclass(value) and issubclass(value, bases) and value not in bases
+
+
 def _custom_model(definition: Definition) -> Any:
     maker = getattr(definition.module, "custom_model", None)
     if maker is not None:
         return maker
     public = {name: value for name, value in vars(definition.module).items() if not name.startswith("_")}
-    models = [name for name, value in public.items() if is_model_class(value)]
+    models = [name for name, value in public.items() if is_model_class(value) or _is_spec(value)]
     if models:
         named = f"--model_def={definition.spec.model_def}.{models[-1]}"
         raise ModelError(f"{definition.file} has no custom_model; to use the class {models[-1]} of it, write {named}")
