@@ -4,7 +4,7 @@ Taken from that document ("Model building phase"), with Keras's optimizer in pla
 
     python -m model_zoo.mnist make data/mnist
     edl train --model_zoo=model_zoo --model_def=elasticdl_mnist.MnistElasticDLSpec --params="lr=0.01" \\
-        --data='data/mnist/train/*.recordio' --output=out/mnist-spec --num_epochs=5
+        --data='data/mnist/train/*.recordio' --output=out/mnist-spec --num_epochs=10 --batch_size=32
     edl evaluate --trained_model=out/mnist-spec --data='data/mnist/test/*.recordio'
 """
 

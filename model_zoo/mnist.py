@@ -5,7 +5,7 @@ Two convolutions, batch normalisation, maximum pooling and dropout, as in Elasti
 
     python -m model_zoo.mnist make data/mnist
     edl train --model_zoo=model_zoo --model_def=mnist.functional_model --data='data/mnist/train/*.recordio' \\
-        --output=out/mnist --num_epochs=5
+        --output=out/mnist --num_epochs=10 --batch_size=32
     edl evaluate --trained_model=out/mnist --data='data/mnist/test/*.recordio'
 
 The data made here are real digits in MNIST's form, but not MNIST, which would have to be downloaded: the 1,797 images

@@ -1,8 +1,9 @@
 """A deep neural network for numbers from tables, as SQLFlow's `TRAIN regressor.DNN`; try it on the diabetes table.
 
     python -m model_zoo.tables make data
-    edl train --model_zoo=model_zoo --model_def=regressor.DNN --params="label_mean=152.0, label_std=77.0" \\
-        --data='data/diabetes/train/*.recordio' --output=out/diabetes --num_epochs=60 --batch_size=32
+    edl train --model_zoo=model_zoo --model_def=regressor.DNN --data='data/diabetes/train/*.recordio' \\
+        --params="hidden_units=[16], label_mean=152.0, label_std=77.0" --output=out/diabetes \\
+        --num_epochs=10 --batch_size=32
     edl evaluate --trained_model=out/diabetes --data='data/diabetes/test/*.recordio'
 
 Tables of any columns: `--input_fn=sqlflow.elasticdl_input_function` (`sqlflow.py` beside this folder).
