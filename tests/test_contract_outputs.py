@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from edl_allreduce.contracts import Mode, TrainingModel, load
+from edl_allreduce.contracts import TrainingModel, load
 from edl_allreduce.errors import ModelError
 from tests.zoo import spec_of, write_zoo
 from tests.zoo.against_keras import by_contract, by_keras
@@ -53,15 +53,15 @@ def net(
     outputs: str = "a",
     labels: str = LABELS_A,
     code: str = FUNCTIONAL,
-    mode: Mode = Mode.TRAINING,
+    features: str = "tf.fill([2], 1.0)",
     **parts: Any,
 ) -> TrainingModel:
     """A model with the outputs a [n, 1] and b [n, 3], or one of them; parts are strings, or lists or dicts of them."""
     defaults = "".join(f"\ndefault_{name} = {value!r}" for name, value in {"optimizer": "sgd", **parts}.items())
-    reader = f"\ndef default_input(record):\n    return tf.fill([2], 1.0), {labels}\n"
+    reader = f"\ndef default_input(record):\n    return {features}, {labels}\n"
     zoo = write_zoo(folder, net=code.replace("OUTPUTS", outputs) + reader + defaults)
     keras.utils.set_random_seed(7)
-    return load(spec_of(zoo, "net.net"), mode)
+    return load(spec_of(zoo, "net.net"))
 
 
 def same(ours: dict[str, float], theirs: dict[str, float]) -> None:
@@ -218,6 +218,31 @@ def default_metrics():
     for _ in range(2):
         training = net(tmp_path, "a", code=code, loss="mse")
         assert [each.name for each in training.metrics] == ["auc", "auc_1", "binary_accuracy", "auc_mine"]
+
+
+MASKED = """
+def net():
+    words = keras.Input([4], dtype="int32")
+    embedded = keras.layers.Embedding(9, 3, mask_zero=True)(words)
+    return words, keras.layers.Dense(5, "softmax")(keras.layers.LSTM(3, return_sequences=True)(embedded))
+"""
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS[:3]], ids=["plain", "weights"])
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "SparseCategoricalCrossentropy"])
+def test_masks_of_sequences(tmp_path: Path, loss: str, weights: Any) -> None:
+    training = net(
+        tmp_path,
+        code=MASKED,
+        features="tf.ones([4], tf.int32)",
+        labels="tf.zeros([4])",
+        loss=loss,
+        metrics=["accuracy"],
+    )
+    words, tags = np.array([[1, 2, 0, 0], [3, 4, 5, 6], [7, 0, 0, 0]]), RANDOM.integers(0, 5, [3, 4])
+    spread = None if weights is None else weights[:, None]
+    ours = by_contract(training, words, tags, weights)
+    same(ours, by_keras(training, words, tags, spread, loss=loss, metrics=["accuracy"]))
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,14 @@ def _crossentropy(where: str) -> Callable[[Any, Any, Any], Any]:
     return loss
 
 
+class _FunctionOfKeras(keras.losses.Loss):
+    """A loss function of Keras as a loss, which respects the mask that a model's output may carry."""
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.call = function
+
+
 def _of_keras(value: Any, where: str) -> Callable[[Any, Any, Any], Any]:
     def loss(labels: Any, outputs: Any, weights: Any = None) -> Any:
         if weights is None:
@@ -230,6 +238,8 @@ def _of_function(function: Callable[..., Any], where: str, is_keras: bool) -> Ca
     call = function if isinstance(function, ByRole) else by_role(function)
 
     def loss(labels: Any, outputs: Any, weights: Any = None) -> Any:
+        if is_keras and getattr(outputs, "_keras_mask", None) is not None:
+            return _of_keras(_FunctionOfKeras(function), where)(_of_same_rank(labels, outputs), outputs, weights)
         labels, outputs = _of_same_rank(labels, outputs), tf.nest.map_structure(_full_precision, outputs)
         if weights is None:
             return per_example(call(labels=labels, outputs=outputs))

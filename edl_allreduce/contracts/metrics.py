@@ -174,7 +174,10 @@ class _Reader:
             return value
         if isinstance(value, type) or not callable(value):
             raise self._error("expected a Keras metric, the name of one, or a function of (labels, outputs)", value)
-        return MeanOverExamples(by_role(value), name or getattr(value, "__name__", "metric"))
+        name = name or getattr(value, "__name__", "metric")
+        if str(getattr(value, "__module__", "")).partition(".")[0] == "keras":
+            return keras.metrics.MeanMetricWrapper(value, name=name)
+        return MeanOverExamples(by_role(value), name)
 
     def _by_name(self, name: str, labels: Any, output: Any) -> Any:
         try:
