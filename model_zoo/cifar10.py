@@ -6,7 +6,7 @@ and 48,000 steps of 128 images; images are shifted by up to 4 pixels and mirrore
 
     python -m model_zoo.cifar10 make data/cifar10
     edl train --model_zoo=model_zoo --model_def=cifar10.resnet20 --data='data/cifar10/train/*.recordio' \\
-        --output=out/cifar10 --num_epochs=3
+        --output=out/cifar10 --num_epochs=5
     edl evaluate --trained_model=out/cifar10 --data='data/cifar10/test/*.recordio'
 
 The data made here are synthetic: ten random colour patterns, shifted and noisy. Who has CIFAR-10's "binary version"
@@ -61,7 +61,7 @@ def _conv_norm(x: Any, filters: int, strides: int, weight_decay: float) -> Any:
     x = keras.layers.Conv2D(
         filters, 3, strides, "same", use_bias=False, kernel_initializer="he_normal", kernel_regularizer=decay
     )(x)
-    return keras.layers.BatchNormalization()(x)
+    return keras.layers.BatchNormalization(momentum=0.9)(x)  # Torch's default, as in fb.resnet.torch
 
 
 def _block(x: Any, filters: int, strides: int, weight_decay: float) -> Any:
