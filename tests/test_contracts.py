@@ -207,6 +207,23 @@ def test_all_signatures_of_elasticdls_dataset_function(tmp_path: Path, signature
     assert numbers(load(spec_of(write_zoo(tmp_path, line=code), "line"))) == [1, 2, 3, 4, 5]
 
 
+def test_a_dataset_function_is_told_the_columns_of_a_table(tmp_path: Path) -> None:
+    code = (
+        ELASTICDL.partition("def dataset_fn")[0]
+        + """
+def feed(dataset, mode, metadata):
+    columns = {name: place for place, name in enumerate(metadata.column_names)}
+    def parse(row):
+        numbers = tf.stack(tf.io.decode_csv(row, [[0.0]] * len(columns)))
+        return numbers[:2], numbers[columns["y"]]
+    return dataset.map(parse)
+"""
+    )
+    training = load(spec_of(write_zoo(tmp_path, line=code), "line"), column_names=("a", "b", "y"))
+    rows = tf.data.Dataset.from_tensor_slices([b"1,2,3", b"4,5,6"])
+    assert [float(label) for _, labels in training.batches(rows, 2) for label in labels] == [3, 6]
+
+
 def test_prediction_gives_features_only(tmp_path: Path) -> None:
     training = load(spec_of(write_zoo(tmp_path, line=ELASTICDL), "line"), Mode.PREDICTION)
     assert next(iter(training.parse(records()))).numpy().tolist() == [1.0, 1.0]

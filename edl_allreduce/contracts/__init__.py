@@ -26,10 +26,15 @@ __all__ = [
 ]
 
 
-def load(model: ModelSpec, mode: Mode = Mode.TRAINING) -> TrainingModel:
+def load(model: ModelSpec, mode: Mode = Mode.TRAINING, column_names: tuple[str, ...] | None = None) -> TrainingModel:
     """The model that `model` names, made with its params, with its loss, optimizer and input function.
 
     Imports TensorFlow and the user's file. Initial weights follow Keras's random seed (`keras.utils.set_random_seed`).
+
+    Args:
+        model: the settings.
+        mode: what records are read for.
+        column_names: of the records, when they are rows of a table; what ElasticDL's `feed` gets as its metadata.
 
     Raises:
         UsageError: model_zoo or model_def names no file.
@@ -37,4 +42,4 @@ def load(model: ModelSpec, mode: Mode = Mode.TRAINING) -> TrainingModel:
     """
     from edl_allreduce.contracts.loading import load_by_contract
 
-    return load_by_contract(model, mode)
+    return load_by_contract(model, mode, column_names)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from edl_allreduce.contracts.arguments import ByRole, by_role, check_all_taken, is_loss, takes
-from edl_allreduce.contracts.base import Input, Metric, Mode, TrainingModel
+from edl_allreduce.contracts.base import Input, Metadata, Metric, Mode, TrainingModel
 from edl_allreduce.contracts.callbacks import LearningRateByVersion, callbacks_from, outputs_processor_from
 from edl_allreduce.contracts.elements import features_by_name
 from edl_allreduce.contracts.inputs import input_from
@@ -124,7 +124,8 @@ class _Assembly:
     def _input(self, mode: Mode) -> Input:
         part = self.parts["input_fn"]
         with self._user_code(part.where):
-            input = input_from(part.value, self.definition.spec.values, mode, part.where)
+            metadata = Metadata(self.definition.column_names)
+            input = input_from(part.value, self.definition.spec.values, mode, part.where, metadata)
             return features_by_name(input, self.model)
 
     def _loss(self) -> Loss:

@@ -22,7 +22,7 @@ class Mode(str, Enum):
 
 @dataclass(frozen=True)
 class Metadata:
-    """What ElasticDL's dataset functions are told about the records; RecordIO files have no columns."""
+    """What ElasticDL's dataset functions are told about the records; those of RecordIO and TFRecord have no columns."""
 
     column_names: tuple[str, ...] | None = None
     column_dtypes: Mapping[str, Any] | None = None

@@ -21,11 +21,14 @@ from edl_allreduce.contracts.base import Input, Metadata, Mode, is_vectorised
 from edl_allreduce.contracts.elements import check_elements, features_only, lists_to_tuples, with_weights
 from edl_allreduce.errors import ModelError
 
+NO_METADATA = Metadata()
 _PROBE_SIZE = 2**61 - 1  # a prime, so that no batch size, repetition or selection leaves it as it is
 _shuffle_lock = threading.Lock()
 
 
-def input_from(function: Callable[..., Any], params: Mapping[str, Any], mode: Mode, where: str) -> Input:
+def input_from(
+    function: Callable[..., Any], params: Mapping[str, Any], mode: Mode, where: str, metadata: Metadata = NO_METADATA
+) -> Input:
     """The input function as the worker uses it.
 
     For prediction, labels and weights that the function gives all the same are taken away.
@@ -35,23 +38,26 @@ def input_from(function: Callable[..., Any], params: Mapping[str, Any], mode: Mo
         params: gets those that it names; and `mode`, when it names that.
         mode: what records are read for.
         where: what to call it in an error.
+        metadata: what a function of a dataset is told about the records.
 
     Raises:
         ModelError: it does not give (features, labels) or (features, labels, weights), or not one element per record.
     """
-    input = _traced(function, params, mode, where)
+    input = _traced(function, params, mode, where, metadata)
     if mode is Mode.PREDICTION:
-        return features_only(input, lambda: _traced(function, params, Mode.TRAINING, where))
+        return features_only(input, lambda: _traced(function, params, Mode.TRAINING, where, metadata))
     return with_weights(input, where)
 
 
-def _traced(function: Callable[..., Any], params: Mapping[str, Any], mode: Mode, where: str) -> Input:
+def _traced(
+    function: Callable[..., Any], params: Mapping[str, Any], mode: Mode, where: str, metadata: Metadata
+) -> Input:
     if not callable(function) or inspect.isclass(function):
         raise ModelError(f"{where}: expected a function of a record, got {function!r}")
     if not takes(function).names:
         raise ModelError(f"{where}: expected a function of a record, got one without parameters")
     if takes(function).names[0] == "dataset":
-        return _of_dataset(function, mode, where)
+        return _of_dataset(function, mode, where, metadata)
     signature, given = params_of(function), {**params, "mode": mode}
     missing = [name for name in signature.required if name not in given]
     if missing:
@@ -90,11 +96,11 @@ def _of_records(function: Callable[[Any], Any], batch: bool, mode: Mode, where: 
     return Input(False, parse, parse(_probe()).batch(2).element_spec, (traced.graph,), mode)
 
 
-def _of_dataset(function: Callable[..., Any], mode: Mode, where: str) -> Input:
+def _of_dataset(function: Callable[..., Any], mode: Mode, where: str, metadata: Metadata) -> Input:
     names = takes(function).names
     if len(names) > 3:
         raise ModelError(f"{where}: expected a function of (dataset, mode, metadata), got one of ({', '.join(names)})")
-    arguments = (mode, Metadata())[: len(names) - 1]
+    arguments = (mode, metadata)[: len(names) - 1]
 
     @tf.autograph.experimental.do_not_convert
     def parse(records: tf.data.Dataset) -> tf.data.Dataset:

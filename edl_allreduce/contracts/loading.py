@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -15,9 +16,9 @@ CONTRACTS: tuple[ModuleType, ...] = (module_functions, elasticdl_spec, train_spe
 """In this order; each has `matches(definition) -> bool` and `load(definition, mode) -> TrainingModel`."""
 
 
-def load_by_contract(spec: ModelSpec, mode: Mode) -> TrainingModel:
+def load_by_contract(spec: ModelSpec, mode: Mode, column_names: tuple[str, ...] | None) -> TrainingModel:
     """Finds the model's definition and loads it by the first contract that matches; raises as `contracts.load` says."""
-    definition = find_definition(spec)
+    definition = replace(find_definition(spec), column_names=column_names)
     for contract in CONTRACTS:
         if contract.matches(definition):
             loaded: TrainingModel = contract.load(definition, mode)

@@ -41,6 +41,7 @@ class Definition:
         module: the imported file.
         name: the class or function in it; empty when the file itself is meant.
         target: that class or function; the module when `name` is empty.
+        column_names: of the records; None when they have no columns.
     """
 
     spec: ModelSpec
@@ -48,6 +49,7 @@ class Definition:
     module: ModuleType
     name: str
     target: Any
+    column_names: tuple[str, ...] | None = None
 
 
 def locate(model_zoo: str, dotted: str, flag: str = "model_def") -> Location:
