@@ -114,10 +114,11 @@ def two_headed() -> keras.Model:
 
 
 class Adds(keras.layers.Layer):
-    """Adds a loss that is a mean over the records."""
+    """Adds a loss that is a mean over the records, and one that is a sum."""
 
     def call(self, inputs: Any) -> Any:
         self.add_loss(0.1 * keras.ops.mean(keras.ops.square(inputs)))
+        self.add_loss(0.01 * keras.ops.sum(keras.ops.abs(inputs)))
         return inputs
 
 
@@ -208,6 +209,11 @@ CASES: dict[str, Case] = {
         spec=spec(warmup_steps=4),
         keras_optimizer=lambda: keras.optimizers.SGD(WarmUp(decay())),
     ),
+    "scaled": Case(
+        dense(), MSE, sgd(), lambda: batches(regression),
+        spec=spec(minibatch_size=ROWS, scale_learning_rate=True, warmup_steps=4),
+        keras_optimizer=lambda: keras.optimizers.SGD(WarmUp(0.05), momentum=0.9),
+    ),
     "embedding": Case(embedding, BINARY, sgd(), lambda: batches(words), binary_metrics),
     "several": Case(
         two_headed, {"sum": MSE, "class": SPARSE}, adam, lambda: batches(several),
@@ -247,7 +253,7 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
-SHARED = ("weights", "pieces", "global_clipnorm", "embedding", "several", "additional_losses", "sum", "all_small")
+SHARED = ("weights", "scaled", "global_clipnorm", "embedding", "additional_losses", "sum", "all_small")
 """What three workers try, too; each one costs them seconds."""
 
 
@@ -272,7 +278,7 @@ def by_fit(case: Case) -> Result:
             loss=case.loss,
             metrics=metrics or None,
             weighted_metrics=weighted or None,
-            **{"jit_compile": False} | case.compile,
+            **{"jit_compile": False, **case.compile},
         )
         dataset = tf.data.Dataset.from_generator(lambda: iter(data), output_signature=specs(data))
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(data)))
@@ -307,6 +313,31 @@ def by_step(case: Case, rank: int = 0, size: int = 1) -> Result:
     return weights_of(training.model) | {name: np.array([each[name] for each in logs]) for name in logs[0]}
 
 
+def steered(rank: int = 0, size: int = 1) -> Result:
+    """Rank 0 sends a learning rate with the second step, and a stop with the last."""
+    keras.utils.set_random_seed(3)
+    case, data = CASES["class_weight"], CASES["class_weight"].data()
+    training = training_of(case, data)
+    step = TrainStep(training, steered=True, metrics=training.metrics)
+    stopped, seen = [], []
+    for number, batch in enumerate(data):
+        decisions: dict[str, Any] = {}
+        if rank == 0:
+            decisions = {"learning_rate": 0.5 if number == 1 else 0.0, "stop": number == len(data) - 1}
+        rows = share(rank, size, STEPS[number], number)
+        before = np.concatenate([each.numpy().reshape(-1) for each in step.variables])
+        if rows.stop > rows.start:
+            outcome = step.train(*(tf.constant(each[rows]) for each in batch), part=False, **decisions)
+        else:
+            outcome = step.idle(part=False, **decisions)
+        after = np.concatenate([each.numpy().reshape(-1) for each in step.variables])
+        stopped.append(outcome.stopped)
+        seen.append(not np.array_equal(before, after))
+    rate = np.array(float(training.optimizer.learning_rate))
+    logs = {name: np.array(value) for name, value in step.metric_results().items()}
+    return weights_of(training.model) | logs | {"stopped": np.array(stopped), "changed": np.array(seen), "rate": rate}
+
+
 def training_of(case: Case, data: Batches) -> TrainingModel:
     def loss(labels: Any, outputs: Any, weights: Any = None) -> Any:
         if isinstance(case.loss, dict):
@@ -339,6 +370,7 @@ def main(rank: int, size: int, port: int, path: str) -> None:
     ring = Ring("127.0.0.1", ("127.0.0.1", 0))
     ring.join(rank, size, ("127.0.0.1", port))
     results = {f"{name}/{key}": value for name in SHARED for key, value in by_step(CASES[name], rank, size).items()}
+    results |= {f"steered/{key}": value for key, value in steered(rank, size).items()}
     ring.leave()
     np.savez(path, **results)
 

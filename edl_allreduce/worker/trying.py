@@ -43,7 +43,8 @@ def metrics_that_add_up(training: TrainingModel, batch: tuple[Any, ...]) -> list
 def losses_that_are_sums(training: TrainingModel, batch: tuple[Any, ...]) -> set[int]:
     """Which of the model's additional losses double when the records are doubled, by their places.
 
-    Keras's activity regularisers do, regularisers of weights do not; what `add_loss` adds may be of either kind.
+    Regularisers of weights do not, those of activities did before Keras divided them by the number of records; what
+    `add_loss` adds may be of either kind.
 
     Args:
         training, batch: as above.
