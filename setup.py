@@ -76,6 +76,7 @@ setup(
         "protobuf>=6.31,<8",
         "psutil>=5.9",
         "rich>=13.7",
+        "tensorboardX>=2.6",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["edl = launcher.cli:main"]},

@@ -12,6 +12,7 @@ $EDL_HOME, or $XDG_STATE_HOME/edl_allreduce, or ~/.local/state/edl_allreduce
     ├── supervisor.json            the process of the supervisor; the job runs as long as that does (the supervisor)
     ├── workers.json               every worker's process, and the next worker's id (the coordinator's provisioner)
     ├── tmp/worker-N/              temporary files of a worker, as long as it lives (the coordinator's provisioner)
+    ├── tensorboard/               what goes to the output's folder of that name, when that is no local folder
     ├── audit/                     which record was consumed at which step (the workers, when asked)
     └── logs/coordinator.log, logs/worker-N.log
 """

@@ -131,7 +131,9 @@ def _check_count(names: Sequence[str], variables: Sequence[Any], shown: str) -> 
 
 
 def _check_fits(name: str, array: Any, variable: Any, shown: str) -> None:
-    stored, made = (array.shape, str(array.dtype)), (tuple(variable.shape), str(variable.dtype))
+    any_length = len(array.shape) == len(variable.shape) and None in variable.shape
+    shape = array.shape if any_length else tuple(variable.shape)
+    stored, made = (array.shape, str(array.dtype)), (shape, str(variable.dtype))
     if _plain(name) != _plain(str(variable.path)):
         raise ModelError(f"{shown}: has {name} where the model's code makes {variable.path}")
     if stored != made:

@@ -23,7 +23,8 @@ import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,10 @@ def load(url: str, mode: contracts.Mode = contracts.Mode.EVALUATION) -> Loaded:
     spec = _read_spec(url, folder)
     zoo = str(folder / CODE)
     try:
-        training = contracts.load(_model_spec(message, zoo), mode)
-        with user_code(zoo, "making the model's variables"):
-            training.build()
+        with _precision(spec.training.mixed_precision):
+            training = contracts.load(_model_spec(message, zoo, spec.model.metrics), mode)
+            with user_code(zoo, "making the model's variables"):
+                training.build()
     except UsageError as error:
         raise DataError(f"{url}: its code is incomplete: {str(error).replace(zoo, CODE)}") from error
     except ModelError as error:
@@ -178,7 +180,20 @@ def _message(model: ModelSpec) -> TrainedModel:
     )
 
 
-def _model_spec(message: TrainedModel, model_zoo: str) -> ModelSpec:
+@contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    """While the model is made, Keras's policy is the one it was trained with."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy or before)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _model_spec(message: TrainedModel, model_zoo: str, metrics: str) -> ModelSpec:
     return ModelSpec(
         model_zoo=model_zoo,
         model_def=message.model_def,
@@ -186,6 +201,7 @@ def _model_spec(message: TrainedModel, model_zoo: str) -> ModelSpec:
         input_fn=message.input_function,
         loss=message.loss,
         optimizer=message.optimizer,
+        metrics=metrics,
     )
 
 

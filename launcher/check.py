@@ -14,6 +14,7 @@ from edl_allreduce.spec import JobSpec, ModelSpec, OutputSpec
 from edl_allreduce.task_spec import Job, PredictSpec, TaskSpec
 from launcher.declared import declared_names
 
+TENSORBOARD = "tensorboard"  # what a job has written there stays
 WORKER_PACKAGES = {"tensorflow": "worker", "keras": "worker", "safetensors": "worker", "horovod": ""}
 
 
@@ -101,7 +102,7 @@ def check_output(output: OutputSpec) -> None:
     local = not storage.is_remote(url)
     if local and folder.exists() and not folder.is_dir():
         raise UsageError(f"--output: {url} is a file; choose a folder")
-    there = set(storage.names_in(url) or ()) - {checkpoint.FOLDER}
+    there = set(storage.names_in(url) or ()) - {checkpoint.FOLDER, TENSORBOARD}
     if bundle.MESSAGE not in there:  # written last: without it the others are what a killed job has left
         there -= {bundle.PARAMS, bundle.CODE, bundle.SPEC, bundle.BUNDLE, bundle.KERAS}
         there = {name for name in there if not storage.is_temporary(name)}

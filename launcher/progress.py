@@ -57,7 +57,7 @@ def summary(status: Status) -> str:
     parts = [
         f"epoch {min(status.position.epoch + 1, max(1, status.num_epochs))}/{max(1, status.num_epochs)}",
         f"step {status.position.step:,}{total}",
-        f"loss {status.loss:.4g}" if status.position.step else "",
+        f"loss {status.loss:.4g}" if status.position.step and not math.isnan(status.loss) else "",
         f"{status.records_per_second:,.0f} records/s" if status.records_per_second else "",
         _count(sum(worker.rank >= 0 for worker in status.workers), "worker"),
         f"{clock(status.seconds_left)} left" if status.seconds_left and status.phase not in ENDED else "",

@@ -33,6 +33,7 @@ from rendezvous.state import Phase, State, recovered
 from rendezvous.status import make_status
 from rendezvous.task_result import begin_result
 from rendezvous.telemetry import Telemetry
+from rendezvous.tensorboard import TensorBoard
 
 log = logging.getLogger("rendezvous")
 
@@ -89,6 +90,9 @@ async def _run(spec: Job, folder: JobFolder, restarts: int) -> int:
             phase = Phase.GATHERING if trains else Phase.WORKING
             state = State(target=spec.elastic.num_workers, phase=phase, checkpoint=position)
         telemetry.tasks_done |= {task: "" for task in there if task not in telemetry.tasks_done}
+        board = TensorBoard(spec.output.output, folder.path) if isinstance(spec, JobSpec) else None
+        if board:
+            telemetry.listener = board.note
         site = Site(folder.name, ADDRESS, str(folder.path))
         coordinator = Coordinator(spec, dataset, site, state, telemetry, time.monotonic, validation)
         await start_serving(server, coordinator)
@@ -97,6 +101,8 @@ async def _run(spec: Job, folder: JobFolder, restarts: int) -> int:
         coordinator.start(provisioner)
         await coordinator.ended.wait()
         await coordinator.close()
+        if board:
+            await asyncio.to_thread(board.close)
         status = make_status(coordinator)
         _write_status(folder, status)
         await server.stop(LAST_WATCH_SECONDS)

@@ -77,6 +77,7 @@ class Telemetry:
         checkpoint, checkpoint_error: the newest complete one, and why the last try failed.
         tasks_done: of a job of tasks: those that count, and in base64 what each adds to the sums.
         evaluations, epochs: the newest finished ones.
+        listener: gets every line that is written to the history.
     """
 
     history: TextIO | None = None
@@ -95,6 +96,7 @@ class Telemetry:
     tasks_done: dict[int, str] = field(default_factory=dict)
     evaluations: deque[pb.Evaluation] = field(default_factory=lambda: deque(maxlen=KEPT))
     epochs: deque[pb.EpochEnd] = field(default_factory=lambda: deque(maxlen=KEPT))
+    listener: Callable[[dict[str, Any]], None] = lambda line: None
     _start: int = 0  # the step before the first one told: a resumed job's checkpoint
     _useful: array[float] = field(default_factory=lambda: array("d"))  # seconds of each step since
     _records: array[int] = field(default_factory=lambda: array("L"))
@@ -152,6 +154,7 @@ class Telemetry:
                     "records": step.records,
                     "seconds": step.seconds,
                     "useful": step.useful_seconds,
+                    **({"learning_rate": step.learning_rate} if step.learning_rate else {}),
                 }
             )
         if message.paused_seconds and current:
@@ -356,3 +359,4 @@ class Telemetry:
     def _write(self, line: dict[str, Any]) -> None:
         if self.history:
             self.history.write(json.dumps(line) + "\n")
+            self.listener(line)

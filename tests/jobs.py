@@ -146,6 +146,15 @@ def _environ(process: psutil.Process) -> str:
         return ""
 
 
+def coordinator_of(job: Job) -> psutil.Process | None:
+    """The job's coordinator, if one runs."""
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if "rendezvous" in line and any(str(job.home) in word for word in line):
+            return process
+    return None
+
+
 def left_over(home: Path) -> list[str]:
     """Command lines of processes that still belong to jobs of this home."""
     lines = [(" ".join(each.info["cmdline"] or []), _environ(each)) for each in psutil.process_iter(["cmdline"])]

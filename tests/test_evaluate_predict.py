@@ -12,7 +12,7 @@ import pytest
 
 from edl_allreduce import predictions, recordio
 from edl_allreduce.tf_example_pb2 import Example
-from tests.jobs import Job, Run, assert_done, left_over
+from tests.jobs import Job, Run, assert_done, coordinator_of, left_over
 
 pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
 
@@ -72,10 +72,15 @@ def predicted(folder: Path) -> np.ndarray[Any, Any]:
 
 def kill_some(job: Job, how_many: int) -> None:
     """SIGKILL to workers while they are at work."""
-    for number in range(how_many):
-        job.until(
-            lambda enough=3 * number + 1: len([line for line in job.history() if "tasks" in line]) >= enough, "tasks"
-        )
+
+    def tasks_done() -> int:
+        return len([line for line in job.history() if "tasks" in line])
+
+    def await_more(than: int) -> None:
+        job.until(lambda: tasks_done() > than, "a task")
+
+    for _ in range(how_many):
+        await_more(tasks_done())
         next(iter(job.workers().values())).send_signal(signal.SIGKILL)
 
 
@@ -133,9 +138,7 @@ def test_a_metric_that_does_not_add_up_is_computed_in_one_place(model: Path, dig
     )
 
 
-def test_predictions_are_complete_and_in_order_though_workers_are_killed(
-    model: Path, many: Path, tmp_path: Path
-) -> None:
+def test_predictions_are_complete_and_in_order_whoever_is_killed(model: Path, many: Path, tmp_path: Path) -> None:
     flags = {
         "trained_model": model,
         "data": f"{many}/*.recordio",
@@ -146,7 +149,11 @@ def test_predictions_are_complete_and_in_order_though_workers_are_killed(
     }
     job = Job(tmp_path, flags, command="predict")
     kill_some(job, 2)
+    coordinator = coordinator_of(job)
+    assert coordinator
+    coordinator.kill()
     run = job.finish()
+    assert any("restart" in line for line in run.lines)
     assert_done(run)
     manifest = predictions.read(str(tmp_path / "predicted"))
     assert manifest is not None and manifest.complete

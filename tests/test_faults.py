@@ -14,7 +14,7 @@ import pytest
 
 from edl_allreduce import checkpoint
 from edl_allreduce.worker.audit import consumed
-from tests.jobs import BATCH, EPOCHS, Job, Run, Train, assert_done, assert_each_record_once, left_over
+from tests.jobs import BATCH, EPOCHS, Job, Run, Train, assert_done, assert_each_record_once, coordinator_of, left_over
 
 pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
 
@@ -41,14 +41,6 @@ def assert_same_curve(run: Run, calm: Run, first: int = 1) -> None:
     assert last > first and sorted(run.losses)[0] <= first
     for step in range(first, last + 1):
         assert run.losses[step] == pytest.approx(calm.losses[step], rel=1e-3), step
-
-
-def coordinator_of(job: Job) -> psutil.Process | None:
-    for process in psutil.process_iter(["cmdline"]):
-        line = process.info["cmdline"] or []
-        if "rendezvous" in line and any(str(job.home) in word for word in line):
-            return process
-    return None
 
 
 def everything_of(job: Job) -> list[psutil.Process]:

@@ -366,6 +366,7 @@ class Step(google.protobuf.message.Message):
     RECORDS_FIELD_NUMBER: builtins.int
     SECONDS_FIELD_NUMBER: builtins.int
     USEFUL_SECONDS_FIELD_NUMBER: builtins.int
+    LEARNING_RATE_FIELD_NUMBER: builtins.int
     step: builtins.int
     """1 is the first"""
     epoch: builtins.int
@@ -376,6 +377,8 @@ class Step(google.protobuf.message.Message):
     """since the step before it"""
     useful_seconds: builtins.float
     """of these, what the step itself took"""
+    learning_rate: builtins.float
+    """told now and then; 0: not told"""
     def __init__(
         self,
         *,
@@ -385,8 +388,9 @@ class Step(google.protobuf.message.Message):
         records: builtins.int = ...,
         seconds: builtins.float = ...,
         useful_seconds: builtins.float = ...,
+        learning_rate: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "loss", b"loss", "records", b"records", "seconds", b"seconds", "step", b"step", "useful_seconds", b"useful_seconds"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "learning_rate", b"learning_rate", "loss", b"loss", "records", b"records", "seconds", b"seconds", "step", b"step", "useful_seconds", b"useful_seconds"]) -> None: ...
 
 global___Step = Step
 

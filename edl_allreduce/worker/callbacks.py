@@ -134,6 +134,7 @@ class Callbacks:
         return not same or rate != self.learning_rate
 
     def _all(self, hook: str, *arguments: Any) -> None:
+        """Calls a hook of each; all get the same logs, so that one sees what another has added, as under `fit`."""
         for callback in self._callbacks:
             with user_code(self._zoo, f"{type(callback).__name__}.{hook}"):
                 getattr(callback, hook)(*arguments)

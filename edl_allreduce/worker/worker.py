@@ -39,6 +39,7 @@ from edl_allreduce.worker.step import Outcome, make_broadcast
 log = logging.getLogger(__name__)
 
 DISMISSAL_SECONDS = 20.0  # how long a leaver waits for the coordinator's word
+RATE_SECONDS = 1.0  # between two times that the learning rate is told
 USUAL_WEIGHT = 0.1  # of the newest step in the usual time of one
 
 
@@ -118,6 +119,7 @@ class Worker:
         self._position = Position()
         self._in_line = False  # whether this worker's weights are the job's at `_position`
         self._last_step: float | None = None
+        self._rate_told = 0.0
         self._computing_since = 0.0  # seconds since 1970
         self._repeated = 0  # records of a step that has begun and is not done
         session.standing, session.activity = self._standing, self._activity
@@ -264,6 +266,7 @@ class Worker:
                 records=outcome.records,
                 seconds=now - self._last_step if self._last_step else 0.0,
                 useful_seconds=now - began,
+                learning_rate=self._rate_now_and_then(now) if rank == 0 else 0.0,
             )
             self._last_step, paused_since = now, None
             self._session.progress(number, rank, self._position, step, paused)
@@ -274,6 +277,12 @@ class Worker:
             self._save_if_wished()
             if outcome.part:
                 return
+
+    def _rate_now_and_then(self, now: float) -> float:
+        if now - self._rate_told < RATE_SECONDS:
+            return 0.0
+        self._rate_told = now
+        return self._step.learning_rate()
 
     def _close_epoch(self, number: int, rank: int) -> None:
         """Does what follows from an epoch's end."""
