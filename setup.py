@@ -27,7 +27,7 @@ EXTRAS = {
         *HOROVOD_NEEDS,
     ],
     "worker-gpu": ["tensorflow[and-cuda]>=2.21,<2.22", "keras>=3.12,<4", "safetensors>=0.4.3", *HOROVOD_NEEDS],
-    "parquet": ["pyarrow>=17"],
+    "parquet": ["pyarrow>=21"],
     "sql": ["sqlalchemy>=2.0.36"],
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2025.2"],

@@ -279,7 +279,7 @@ COLUMNS: list[tuple[Any, list[Any], list[Any]]] = [
     (pa.list_(pa.int32()), [[1, 300], None, []], [[1, 300], None, []]),
     (pa.list_(pa.float32()), [[0.5], None, []], [[0.5], None, []]),
     (pa.large_list(pa.string()), [["a", ""], None, []], [[b"a", b""], None, []]),
-    (pa.list_(pa.float32(), 2), [[1, 2], None, [3, 4]], [[1.0, 2.0], None, [3.0, 4.0]]),
+    (pa.list_(pa.float32(), 2), [[1, 2], [0, 0], [3, 4]], [[1.0, 2.0], [0.0, 0.0], [3.0, 4.0]]),
     (pa.list_(pa.list_(pa.int64())), [[[1], [], [2, 3]], None, [[]]], [[1, 2, 3], None, []]),
     (pa.null(), [None] * 3, [None] * 3),
 ]  # fmt: skip

@@ -88,7 +88,7 @@ class ChunkReader:
         if part is None:
             problem = f"no chunk of {ref.records} rows begins here: has the file changed?"
             raise CorruptFile(self._path, ref.offset, problem)
-        with self._errors(ref.offset, f"row group {part.group} is damaged"):
+        with self._errors(ref.offset, f"row group {part.group} cannot be read"):
             table = self._read(part)
         if table.num_rows != ref.records:
             problem = f"row group {part.group} has {table.num_rows} rows, the footer says {ref.records}"
@@ -102,7 +102,7 @@ class ChunkReader:
         """These columns of the whole file, as tables of at most `rows` rows. Raises CorruptFile, StorageError."""
         for number, offset in parquet_layout.groups_of(self._metadata):
             with (
-                self._errors(offset, f"row group {number} is damaged"),
+                self._errors(offset, f"row group {number} cannot be read"),
                 self._open(pre_buffer=False, buffer_size=_READ_BYTES) as file,
             ):
                 for batch in file.iter_batches(rows, row_groups=[number], columns=list(columns), use_threads=False):

@@ -1,0 +1,31 @@
+"""A real job on another format than RecordIO, which its files' names do not tell."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from edl_allreduce import recordio
+from edl_allreduce.tf_example import read_example
+from tests.jobs import Train, assert_done, assert_each_record_once
+
+
+def test_a_job_trains_on_csv(train: Train, tmp_path: Path, digits: Path, records: int) -> None:
+    for number, file in enumerate(sorted(digits.glob("train/*.recordio"))):
+        rows = [read_example(record) or {} for record in recordio.Reader(str(file))]
+        with open(tmp_path / f"part-{number}", "w", newline="", encoding="utf-8") as text:
+            writer = csv.writer(text)
+            writer.writerow([*(f"pixel {place}" for place in range(64)), "digit"])
+            writer.writerows([*map(int, row["image"]), *row["label"]] for row in rows)
+    run = train(
+        data=f"{tmp_path}/part-*",
+        data_format="csv",
+        model_zoo="tests/zoo",
+        model_def="csv_digits.Classifier",
+        num_epochs=2,
+        num_workers=2,
+    ).finish()
+    assert_done(run)
+    assert_each_record_once(run, records, epochs=2)
+    first, *_, last = run.losses.values()
+    assert first > 2 and last < 1.5
