@@ -243,6 +243,8 @@ def test_masks_of_sequences(tmp_path: Path, loss: str, weights: Any) -> None:
     spread = None if weights is None else weights[:, None]
     ours = by_contract(training, words, tags, weights)
     same(ours, by_keras(training, words, tags, spread, loss=loss, metrics=["accuracy"]))
+    traced = tf.function(lambda words, tags: training.loss(tags, training.model(words)), autograph=False)
+    assert weights is not None or float(tf.reduce_mean(traced(words, tags))) == pytest.approx(ours["loss"], rel=1e-6)
 
 
 @pytest.mark.parametrize(

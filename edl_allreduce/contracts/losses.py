@@ -214,7 +214,7 @@ class _FunctionOfKeras(keras.losses.Loss):
     """A loss function of Keras as a loss, which respects the mask that a model's output may carry."""
 
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
-        super().__init__()
+        super().__init__(name=function.__name__)
         self.call = function
 
 
