@@ -14,6 +14,7 @@ from edl_allreduce.control import control_pb2 as pb
 
 SLACK = 5.0  # so many times longer than usual is too long
 UNKNOWN_SECONDS = 60.0  # too long for what has not been seen before, or keeps nobody waiting
+CALLBACK_SECONDS = 600.0  # a callback may write a whole model somewhere
 SYNCHRONIZE_SECONDS = 30.0
 JOIN_SECONDS_PER_MEMBER = 0.02
 
@@ -28,7 +29,12 @@ _DOING = {
     pb.READING: "has been reading",
     pb.COMPUTING: "has been computing",
     pb.EVALUATING: "has been busy with one batch",
+    pb.CALLING_BACK: "has been running callbacks",
 }
+
+
+# However long these usually take: their next time may be another matter.
+_PATIENCE = {pb.EVALUATING: UNKNOWN_SECONDS, pb.CALLING_BACK: CALLBACK_SECONDS}
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,7 @@ def judge(
     if not others_wait and len(working) == len(members):
         limit = max(limit, UNKNOWN_SECONDS)
     id, worst = min(working.items(), key=lambda item: item[1].since)
-    if worst.activity is pb.EVALUATING:
-        limit = max(limit, UNKNOWN_SECONDS)
+    limit = max(limit, _PATIENCE.get(worst.activity, 0.0))
     seconds = now - worst.since
     return Hung(id, f"{_DOING[worst.activity]} for {seconds:.1f} s") if seconds > limit else None
 

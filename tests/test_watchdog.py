@@ -6,7 +6,7 @@ import pytest
 
 from edl_allreduce.control import control_pb2 as pb
 from rendezvous.shares import rebalance
-from rendezvous.watchdog import Doing, Hung, Stuck, judge
+from rendezvous.watchdog import Doing, Hung, Stuck, judge, judge_alone
 
 NOW = 1000.0
 
@@ -32,6 +32,21 @@ def test_who_computes_while_others_wait_hangs() -> None:
 def test_long_steps_are_given_time() -> None:
     assert verdict((pb.REDUCING, 9.0), (pb.COMPUTING, 9.0), usual=2.0) is None
     assert isinstance(verdict((pb.REDUCING, 11.0), (pb.COMPUTING, 11.0), usual=2.0), Hung)
+
+
+def test_a_batch_of_an_evaluation_and_callbacks_are_given_more_time() -> None:
+    assert verdict((pb.REDUCING, 59.0), (pb.EVALUATING, 59.0)) is None
+    assert verdict((pb.REDUCING, 61.0), (pb.EVALUATING, 61.0)) == Hung(1, "has been busy with one batch for 61.0 s")
+    assert verdict((pb.REDUCING, 599.0), (pb.CALLING_BACK, 599.0)) is None
+    assert verdict((pb.REDUCING, 601.0), (pb.CALLING_BACK, 601.0)) == Hung(1, "has been running callbacks for 601.0 s")
+
+
+def test_a_worker_that_is_busy_with_a_task_alone_is_given_time() -> None:
+    assert judge_alone(3, Doing(pb.EVALUATING, NOW - 59.0), NOW, timeout=3.0) is None
+    assert judge_alone(3, Doing(pb.EVALUATING, NOW - 61.0), NOW, timeout=3.0) == Hung(
+        3, "has been busy with one batch for 61.0 s"
+    )
+    assert judge_alone(3, Doing(pb.WAITING, NOW - 1e6), NOW, timeout=3.0) is None
 
 
 def test_the_first_step_is_given_more_time() -> None:

@@ -44,6 +44,8 @@ class _ActivityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     LEAVING_RING: _Activity.ValueType  # 6
     EVALUATING: _Activity.ValueType  # 7
     """a batch of a leased task"""
+    CALLING_BACK: _Activity.ValueType  # 8
+    """rank 0 runs callbacks"""
 
 class Activity(_Activity, metaclass=_ActivityEnumTypeWrapper): ...
 
@@ -62,6 +64,8 @@ REDUCING: Activity.ValueType  # 5
 LEAVING_RING: Activity.ValueType  # 6
 EVALUATING: Activity.ValueType  # 7
 """a batch of a leased task"""
+CALLING_BACK: Activity.ValueType  # 8
+"""rank 0 runs callbacks"""
 global___Activity = Activity
 
 @typing.final

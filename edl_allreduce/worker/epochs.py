@@ -16,14 +16,13 @@ from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.position import Position, Schedule
 from edl_allreduce.worker.callbacks import Callbacks, Logs
 from edl_allreduce.worker.evaluation import Evaluator, as_figures
-from edl_allreduce.worker.leases import Leases
+from edl_allreduce.worker.leases import Beat, Leases
 from edl_allreduce.worker.ring import Ring
 from edl_allreduce.worker.session import Session
 from edl_allreduce.worker.step import TrainStep
 
 log = logging.getLogger(__name__)
 
-Beat = Callable[[bool], None]
 CHANGED, UNCHANGED = b"\x01", b"\x00"
 
 
@@ -92,15 +91,17 @@ class Epochs:
         if position.offset == 0:
             self._step.reset_metrics()
         if self._callbacks and rank == 0:
+            beat(pb.CALLING_BACK)
             if self._begun != position.epoch:
                 self._callbacks.epoch_begins(position.epoch)
                 self._begun = position.epoch
             if self._callbacks.each_step:
                 self._callbacks.step_begins(position.offset // batch)
 
-    def after_step(self, at: Position, rank: int, batch: int) -> None:
+    def after_step(self, at: Position, rank: int, batch: int, beat: Beat) -> None:
         """A step has been done."""
         if self._callbacks and rank == 0 and self._callbacks.each_step:
+            beat(pb.CALLING_BACK)
             self._callbacks.step_ended(at.offset // batch, self._training_logs())
 
     def steering(self, rank: int) -> tuple[bool, float]:
@@ -125,6 +126,7 @@ class Epochs:
         if self._callbacks is None:
             reached(self._schedule.closed(at))
         elif rank == 0:
+            beat(pb.CALLING_BACK)
             stopped = self._decide(self._callbacks, at, logs, reached)
         else:
             self._follow(self._callbacks, at, reached)
@@ -166,11 +168,13 @@ class Epochs:
         self, evaluator: Evaluator, at: Position, rank: int, beat: Beat, interrupted: Callable[[], bool]
     ) -> dict[str, float]:
         if self._callbacks and rank == 0:
+            beat(pb.CALLING_BACK)
             self._callbacks.evaluation_begins()
         sums = Leases(self._session, evaluator, beat, interrupted).work_through(at.step, evaluator.whole)
         figures = evaluator.figures(sums)
         self._evaluated = at.step
         if self._callbacks and rank == 0:
+            beat(pb.CALLING_BACK)
             self._callbacks.evaluation_ended(figures)
         if rank == 0 and not self._schedule.at_end(at):  # else the epoch's end tells it
             self._session.figures(pb.Figures(work=at.step, epoch=at.epoch, values=figures))

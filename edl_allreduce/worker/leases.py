@@ -18,6 +18,7 @@ from edl_allreduce.worker.task_reader import TaskBatch
 log = logging.getLogger(__name__)
 
 Sums = npt.NDArray[np.float64]
+Beat = Callable[[pb.Activity.ValueType], None]
 
 
 class Interrupted(Exception):
@@ -40,7 +41,7 @@ class Leases:
     Args:
         session: where they come from.
         performer: does the tasks.
-        beat: called when the worker begins a batch (True), and when it waits for others (False).
+        beat: called when the worker begins a batch (EVALUATING), and when it waits for others (REDUCING).
         interrupted: whether to stop between two batches.
     """
 
@@ -48,7 +49,7 @@ class Leases:
         self,
         session: Session,
         performer: Performer,
-        beat: Callable[[bool], None] = lambda busy: None,
+        beat: Beat = lambda activity: None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self._session, self._performer, self._beat, self._interrupted = session, performer, beat, interrupted
@@ -68,7 +69,7 @@ class Leases:
         try:
             while True:
                 while not leased or not self._session.inbox.empty():
-                    self._beat(bool(leased))
+                    self._beat(pb.EVALUATING if leased else pb.REDUCING)
                     message = self._session.inbox.get()
                     if message is None or message.HasField("stop"):
                         self._session.inbox.put(message)  # for whoever ends this worker
@@ -89,13 +90,13 @@ class Leases:
 
         def counted() -> Iterator[TaskBatch]:
             nonlocal records
-            self._beat(True)
+            self._beat(pb.EVALUATING)
             for batch in batches:
                 if self._interrupted():
                     raise Interrupted
                 records += len(batch.records)
                 yield batch
-                self._beat(True)
+                self._beat(pb.EVALUATING)
 
         sums = self._performer.perform(tasks, counted())
         self._session.task_done(

@@ -20,7 +20,7 @@ JOB = 0  # the piece of work that is the whole job
 @dataclass(frozen=True)
 class _Doing:
     state: str = "preparing"
-    busy: bool = False
+    activity: pb.Activity.ValueType = pb.WAITING
     since: float = 0.0
 
 
@@ -69,18 +69,18 @@ class TaskWorker:
 
     def _wait(self) -> None:
         """The figures are told: there is nothing to do until the end."""
-        self._beat(False)
+        self._beat(pb.WAITING)
         while (message := self._session.inbox.get()) is not None:
             if message.HasField("stop"):
                 break
         raise Interrupted
 
-    def _beat(self, busy: bool) -> None:
-        self._doing = replace(self._doing, busy=busy, since=time.monotonic())
+    def _beat(self, activity: pb.Activity.ValueType) -> None:
+        self._doing = replace(self._doing, activity=activity, since=time.monotonic())
 
     def _standing(self) -> pb.Standing:
         return pb.Standing(state=self._doing.state)
 
     def _activity(self) -> Activity:
         doing = self._doing
-        return Activity(pb.EVALUATING if doing.busy else pb.WAITING, time.monotonic() - doing.since)
+        return Activity(doing.activity, time.monotonic() - doing.since)

@@ -250,13 +250,13 @@ class Worker:
                 self._close_epoch(number, rank)
                 continue
             with self._ring_may_break():
-                self._epochs.before_step(at, rank, share.batch, self._beat, lambda: self._must_part(number))
+                self._epochs.before_step(at, rank, share.batch, self._does, lambda: self._must_part(number))
             began = time.monotonic()
             outcome = self._one_step(number, rank, share, at, self._schedule.size(at, share.batch))
             self._position = self._epochs.after(at, self._schedule.after(at, share.batch), outcome.stopped)
             if outcome.stopped:
                 continue
-            self._epochs.after_step(at, rank, share.batch)
+            self._epochs.after_step(at, rank, share.batch, self._does)
             now = time.monotonic()
             paused = now - paused_since if paused_since else 0.0
             step = pb.Step(
@@ -292,15 +292,12 @@ class Worker:
             self._become("training")
 
         with self._ring_may_break():
-            self._epochs.close(self._position, rank, self._beat, lambda: self._must_part(number), reached)
+            self._epochs.close(self._position, rank, self._does, lambda: self._must_part(number), reached)
         self._does(pb.WAITING)
 
     def _must_part(self, number: int) -> bool:
         """Whether an evaluation must be interrupted: no reduction is under way then, so nothing is lost."""
         return self._session.abandoned_round >= number or self._session.wants_to_part(number)
-
-    def _beat(self, busy: bool) -> None:
-        self._does(pb.EVALUATING if busy else pb.REDUCING)
 
     @contextlib.contextmanager
     def _ring_may_break(self) -> Iterator[None]:
