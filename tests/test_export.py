@@ -120,14 +120,13 @@ PEOPLE = [example_bytes(PERSON | {"age": 20 * i, "sex": sex, "label": 1}) for i,
 CASES = {
     "two_heads": Case(FLOATS, {"model_def": "models.two_heads"}),
     "named": Case(FLOATS, {"model_def": "models.Named", "params": "units=2"}, keras=False),
-    "digits": Case(IMAGES, {"model_zoo": HOUSE, "model_def": "digits.Classifier"}, keras=False),
     "digits_one_by_one": Case(
         IMAGES, {"model_zoo": HOUSE, "model_def": "digits.functional_classifier", "input_fn": "per_record_input"}
     ),
     "census": Case(PEOPLE, {"model_zoo": HOUSE, "model_def": "census.income_model"}),
-    "spec": Case(
-        [example_bytes({"image": np.arange(784.0) % (9 + i), "label": 1}) for i in range(3)],
-        {"model_zoo": HOUSE, "model_def": "elasticdl_mnist.MnistElasticDLSpec"},
+    "iris": Case(
+        [example_bytes({"features": [i, 1.0, 2.0, 3.0], "label": 0}) for i in range(3)],
+        {"model_zoo": HOUSE, "model_def": "elasticdl_iris"},
     ),
 }
 
