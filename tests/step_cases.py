@@ -214,7 +214,7 @@ CASES: dict[str, Case] = {
         spec=spec(minibatch_size=ROWS, scale_learning_rate=True, warmup_steps=4),
         keras_optimizer=lambda: keras.optimizers.SGD(WarmUp(0.05), momentum=0.9),
     ),
-    "embedding": Case(embedding, BINARY, sgd(), lambda: batches(words), binary_metrics),
+    "embedding": Case(embedding, BINARY, adam, lambda: batches(words), binary_metrics),
     "several": Case(
         two_headed, {"sum": MSE, "class": SPARSE}, adam, lambda: batches(several),
         compile={"loss_weights": {"sum": 1.0, "class": 1.0}},

@@ -185,3 +185,17 @@ def test_additional_losses_are_told_apart() -> None:
     sums = losses_that_are_sums(training, data[0])
     doubled = [i for i, each in enumerate(losses) if abs(float(each) - 0.01 * summed) < 1e-5]
     assert len(losses) == 4 and sums == set(doubled) and len(doubled) == 1
+
+
+@pytest.mark.parametrize(
+    "spec", [TrainingSpec(), TrainingSpec(gradient_compression="fp16"), TrainingSpec(max_local_batch=5)]
+)
+@pytest.mark.parametrize("steered", [False, True])
+def test_embeddings_travel_in_every_way(spec: TrainingSpec, steered: bool) -> None:
+    step, data = made("embedding", spec=spec, steered=steered)
+    assert bool(step._local.with_slices) == (not spec.max_local_batch)
+    assert [step.train(*batch, part=False).records for batch in data] == list(STEPS)
+    before = [variable.numpy() for variable in step.variables]
+    step.idle(part=False)
+    for variable, value in zip(step.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)

@@ -22,6 +22,13 @@ Tensors = list[tf.Tensor]
 Batch = tuple[Any, ...]
 
 
+class Slices(NamedTuple):
+    """A sparse gradient, of an embedding: rows, each to be added at an index; indices may repeat."""
+
+    values: tf.Tensor
+    indices: tf.Tensor
+
+
 class Sums(NamedTuple):
     """What some records contribute to a step. All but `private` is added over the members.
 
@@ -31,6 +38,8 @@ class Sums(NamedTuple):
         count: how many records.
         gradients: of `loss`, one for every variable that has one.
         total_gradients: of `total`.
+        slices: the sparse gradients among them; those of the members are not added but put one after the other, since
+            Keras's optimizers treat repeated indices in a way of their own.
         moved: the new values of moving statistics, times the number of records.
         private: the new values of what is every worker's own, such as the states of random generators.
         metrics: by how much the metrics' states change, a vector.
@@ -41,6 +50,7 @@ class Sums(NamedTuple):
     count: tf.Tensor
     gradients: Tensors
     total_gradients: Tensors
+    slices: list[Slices]
     moved: Tensors
     private: Tensors
     metrics: tf.Tensor
@@ -58,10 +68,10 @@ class LocalPart:
         workers: gives a tensor, how many take part in a step.
 
     Attributes:
-        with_gradient, with_total_gradient: which trainable variables the gradients in `Sums` belong to.
+        with_gradient, with_total_gradient, with_slices: which trainable variables the gradients in `Sums` belong to.
         moved, private: which non-trainable variables the values in `Sums` belong to.
 
-    All four are known once a batch has been traced.
+    All of them are known once a batch has been traced.
     """
 
     def __init__(
@@ -84,6 +94,8 @@ class LocalPart:
         self._metric_numbers = 0
         self.with_gradient: list[int] = []
         self.with_total_gradient: list[int] = []
+        self.with_slices: list[int] = []
+        self._indices: list[tf.DType] = []  # their types
         self.moved: list[int] = []
         self.private: list[int] = []
         self._compute: Any = self._sums_of
@@ -128,6 +140,10 @@ class LocalPart:
             count=zero,
             gradients=[_filled(self._trainable[i], zero) for i in self.with_gradient],
             total_gradients=[_filled(self._trainable[i], zero) for i in self.with_total_gradient],
+            slices=[
+                _no_slices(self._trainable[i], dtype, zero)
+                for i, dtype in zip(self.with_slices, self._indices, strict=True)
+            ],
             moved=[_filled(self._non_trainable[i], zero) for i in self.moved],
             private=_values([self._non_trainable[i] for i in self.private]),
             metrics=tf.fill([self._metric_numbers], zero),
@@ -149,17 +165,34 @@ class LocalPart:
             parts = _power_of_two(count / usual) if self._half else count
             targets = [self._optimizer.scale_loss(each) for each in (mean * parts, total)]
         of_loss, of_total = (tape.gradient(target, trainable) for target in targets)
+        if self._half:
+            of_loss = [each if each is None else each * tf.cast(count / parts, each.dtype) for each in of_loss]
+        slices = self._slices(of_loss, of_total)
         self.with_gradient, gradients = _present(of_loss)
         self.with_total_gradient, total_gradients = _present(of_total)
-        if self._half:
-            gradients = [each * tf.cast(count / parts, each.dtype) for each in gradients]
         updated = [i for i, (old, new) in enumerate(zip(before, after, strict=True)) if new is not old]
         self.moved = [i for i in updated if after[i].dtype.is_floating]
         self.private = [i for i in updated if not after[i].dtype.is_floating]
         self._metric_numbers = int(metrics.shape[0])
         moved = [after[i] * tf.cast(count, after[i].dtype) for i in self.moved]
         private = [after[i] for i in self.private]
-        return Sums(loss, total, count, gradients, total_gradients, moved, private, metrics)
+        return Sums(loss, total, count, gradients, total_gradients, slices, moved, private, metrics)
+
+    def _slices(self, of_loss: list[Any], of_total: list[Any]) -> list[Slices]:
+        """Takes out the sparse gradients. Those of pieces, or where both parts of the loss have one, become dense."""
+        one, other = (of_total, of_loss) if self._training.loss_is_sum else (of_loss, of_total)
+        self.with_slices = [
+            i
+            for i, each in enumerate(one)
+            if isinstance(each, tf.IndexedSlices) and other[i] is None and not self._limit
+        ]
+        slices = []
+        for i in self.with_slices:
+            values = tf.reshape(one[i].values, [-1, *self._trainable[i].shape[1:]])
+            slices.append(Slices(values, one[i].indices))
+            one[i] = None
+        self._indices = [each.indices.dtype for each in slices]
+        return slices
 
     def _forward(
         self, trainable: Tensors, state: Tensors, batch: Batch
@@ -209,6 +242,12 @@ def _power_of_two(fraction: tf.Tensor) -> tf.Tensor:
 
 def _filled(variable: keras.Variable, value: tf.Tensor) -> tf.Tensor:
     return tf.fill(variable.shape, tf.cast(value, variable.dtype))
+
+
+def _no_slices(variable: keras.Variable, indices: tf.DType, zero: tf.Tensor) -> Slices:
+    return Slices(
+        tf.fill([0, *variable.shape[1:]], tf.cast(zero, variable.dtype)), tf.fill([0], tf.cast(zero, indices))
+    )
 
 
 def _present(gradients: Sequence[Any]) -> tuple[list[int], Tensors]:

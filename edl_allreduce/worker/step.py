@@ -24,7 +24,7 @@ from edl_allreduce.spec import TrainingSpec
 from edl_allreduce.worker.compression import Compression
 from edl_allreduce.worker.epoch_sums import EpochSums
 from edl_allreduce.worker.learning_rate import LearningRate
-from edl_allreduce.worker.local_part import LocalPart, Sums, Tensors
+from edl_allreduce.worker.local_part import LocalPart, Slices, Sums, Tensors
 from edl_allreduce.worker.precision import optimizer_of
 
 SMALLEST_RATE = 2.0**-126
@@ -156,20 +156,24 @@ class TrainStep:
 
     def _reduce(self, own: Sums, flags: tf.Tensor) -> tuple[Sums, tf.Tensor]:
         """The sums over all members; none of them is there before all are."""
-        with tf.control_dependencies([own.loss, own.total, *own.gradients, *own.total_gradients]):
+        gradients, values = [*own.gradients, *own.total_gradients], [each.values for each in own.slices]
+        with tf.control_dependencies([own.loss, own.total, *gradients, *values]):
             self._computed_at.assign(tf.timestamp())
         numbers = tf.concat([[own.loss, own.total, own.count], flags, own.metrics], axis=0)
-        gradients = [*own.gradients, *own.total_gradients]
         reduced = allreduce_sums([numbers, *self._travel.packed(gradients), *own.moved])
-        with tf.control_dependencies(reduced):  # all or nothing
+        gathered = allgather([*self._travel.packed(values), *(each.indices for each in own.slices)])
+        with tf.control_dependencies([*reduced, *gathered]):  # all or nothing
             numbers, *others = (tf.identity(each) for each in reduced)
+            gathered = [tf.identity(each) for each in gathered]
             private = [tf.identity(each) for each in own.private]
         summed = self._travel.unpacked(others[: len(gradients)], gradients)
+        rows = self._travel.unpacked(gathered[: len(values)], values)
         cut, end = len(own.gradients), 3 + flags.shape[0]
         all_sums = Sums(
             *(numbers[0], numbers[1], numbers[2]),
             gradients=summed[:cut],
             total_gradients=summed[cut:],
+            slices=[Slices(*each) for each in zip(rows, gathered[len(values) :], strict=True)],
             moved=others[len(gradients) :],
             private=private,
             metrics=numbers[end:],
@@ -191,24 +195,30 @@ class TrainStep:
         return tf.concat([[loss, all_sums.count], flags], axis=0)
 
     def _apply(self, all_sums: Sums, loss: tf.Tensor, records: tf.Tensor, flags: tf.Tensor) -> None:
-        local = self._local
-        gradients = {
-            i: each / tf.cast(records, each.dtype)
-            for i, each in zip(local.with_gradient, all_sums.gradients, strict=True)
-        }
-        for i, each in zip(local.with_total_gradient, all_sums.total_gradients, strict=True):
-            gradients[i] = gradients[i] + each if i in gradients else tf.identity(each)
+        gradients = self._means(all_sums, records)
         if self._steered:
             self._rate.set(flags[_RATE])
         with self._rate.applied(mpi_ops.size_op):
-            self._optimizer.apply(
-                [gradients[i] for i in sorted(gradients)], [self._trainable[i] for i in sorted(gradients)]
-            )
-        for i, each in zip(local.moved, all_sums.moved, strict=True):
+            places = sorted(gradients)
+            self._optimizer.apply([gradients[i] for i in places], [self._trainable[i] for i in places])
+        for i, each in zip(self._local.moved, all_sums.moved, strict=True):
             self._non_trainable[i].assign(each / tf.cast(records, each.dtype))
-        for i, each in zip(local.private, all_sums.private, strict=True):
+        for i, each in zip(self._local.private, all_sums.private, strict=True):
             self._non_trainable[i].assign(each)
         self._epoch.add(loss, all_sums.count, all_sums.metrics)
+
+    def _means(self, all_sums: Sums, records: tf.Tensor) -> dict[int, Any]:
+        """The gradients as the optimizer takes them, by their variables' places."""
+        local, gradients = self._local, {}
+        for i, each in zip(local.with_gradient, all_sums.gradients, strict=True):
+            gradients[i] = each / tf.cast(records, each.dtype)
+        for i, each in zip(local.with_total_gradient, all_sums.total_gradients, strict=True):
+            gradients[i] = gradients[i] + each if i in gradients else tf.identity(each)
+        for i, (values, indices) in zip(local.with_slices, all_sums.slices, strict=True):
+            divisor = 1.0 if self._training.loss_is_sum else tf.cast(records, values.dtype)
+            shape = tf.constant(tuple(self._trainable[i].shape), indices.dtype)
+            gradients[i] = tf.IndexedSlices(values / divisor, tf.identity(indices), shape)
+        return gradients
 
 
 def allreduce_sums(tensors: Tensors) -> Tensors:
@@ -220,6 +230,17 @@ def allreduce_sums(tensors: Tensors) -> Tensors:
         for i, each in zip(places, group, strict=True):
             sums[i] = each
     return sums
+
+
+def allgather(tensors: Tensors) -> Tensors:
+    """The tensors of all members, put one after the other by rows; every member may have another number of rows."""
+    rows = list(tensors)
+    for dtype in dict.fromkeys(each.dtype for each in tensors):
+        places = [i for i, each in enumerate(tensors) if each.dtype == dtype]
+        group = mpi_ops.grouped_allgather([tensors[i] for i in places], name=f"edl_slices_{dtype.name}")
+        for i, each in zip(places, group, strict=True):
+            rows[i] = each
+    return rows
 
 
 def make_broadcast(variables: Sequence[keras.Variable]) -> Callable[[], Tensors]:
