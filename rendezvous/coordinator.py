@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_to_message
@@ -18,22 +18,20 @@ from edl_allreduce.task_spec import Job, to_json
 from rendezvous import events, rounds
 from rendezvous.leased_work import LeasedWork
 from rendezvous.limits import make_policy
+from rendezvous.overseer import Overseer
 from rendezvous.presence import EXPORTED, Presence, standing_from_message
 from rendezvous.provisioner import Provisioner
 from rendezvous.shares import rebalance
-from rendezvous.state import Kind, Phase, Round, State, WorkerState
+from rendezvous.state import Kind, Round, State, WorkerState
 from rendezvous.store import RoundStore
 from rendezvous.task_result import write_result
 from rendezvous.telemetry import Telemetry
-from rendezvous.watchdog import Doing, Hung, Stuck, judge, judge_alone
+from rendezvous.watchdog import Doing
 
 log = logging.getLogger(__name__)
 
 END_GRACE_SECONDS = 5.0
-BUSY_SECONDS = 60.0  # of silence, while TensorFlow's import, tracing and saving may hold Python's lock for long
-READ_SECONDS = 0.05  # for messages that have come to be read
 NOBODY = -1  # no worker's id
-JUDGE_SECONDS = 0.1  # between two looks at who holds up the round, at least
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,7 @@ class Coordinator:
         self._provisioner: Provisioner | None = None
         self._store: RoundStore | None = None
         self._tick: asyncio.TimerHandle | None = None
-        self._judged_at = 0.0
-        self._stalls = 0  # rounds in a row that have been given up since all waited for each other, nobody knows why
+        self._overseer = Overseer(self)
         self._concluding: asyncio.Task[None] | None = None
         self._repeated = 0  # records of the step in which the round failed
 
@@ -143,7 +140,7 @@ class Coordinator:
         self.tell(events.Greeted(hello.worker_id, hello.host, hello.address, standing))
         if hello.standing.state == EXPORTED:
             self.tell(events.Exported(hello.worker_id))
-        self._watch(hello.worker_id)
+        self._overseer.watch(hello.worker_id)
         return presence
 
     def hear(self, worker_id: int, message: pb.FromWorker) -> None:
@@ -228,42 +225,7 @@ class Coordinator:
         since = max(presence.heard - progress.activity_seconds, presence.began)
         presence.doing = Doing(progress.activity, since, progress.compute_seconds or presence.doing.usual)
         presence.position = position_from_message(progress.position)
-        if presence.heard - self._judged_at >= JUDGE_SECONDS:
-            self._judged_at = presence.heard
-            self._judge(presence.heard)
-
-    def _judge(self, now: float) -> None:
-        """Looks whether somebody holds up the round, or hangs over a task."""
-        if self.state.phase is Phase.WORKING:
-            return self._judge_tasks(now)
-        current = self.state.round
-        if current is None or self.state.phase not in (Phase.TRAINING, Phase.PARTING):
-            return
-        training = [id for id in current.members if self._is_training(id)]
-        # As of their newest messages: what has not arrived yet is the business of `_watch`.
-        there = {id: self.presences[id] for id in training if id in self.presences}
-        doing = {id: replace(each.doing, since=each.doing.since + now - each.heard) for id, each in there.items()}
-        others_wait = len(training) < len(current.members)
-        timeout, step_seconds = self.spec.elastic.worker_timeout, self.telemetry.step_seconds()
-        if self.telemetry.told > current.position.step or not self.state.barren_rounds:
-            self._stalls = 0
-        match judge(doing, others_wait, step_seconds, now, timeout, self._stalls):
-            case Hung(id, why):
-                log.warning("worker %d hangs: it %s", id, why)
-                self.part_with(id, why, Kind.HUNG)
-            case Stuck(why) if not self.state.round_failed:
-                self._stalls += 1
-                self.tell(events.Stalled(current.number, why))
-
-    def _judge_tasks(self, now: float) -> None:
-        for id, presence in list(self.presences.items()):
-            if hung := judge_alone(id, presence.doing, now, self.spec.elastic.worker_timeout):
-                log.warning("worker %d hangs: it %s", id, hung.why)
-                self.part_with(id, hung.why, Kind.HUNG)
-
-    def _is_training(self, worker_id: int) -> bool:
-        worker = self.state.workers.get(worker_id)
-        return worker is not None and worker.state is WorkerState.TRAINING
+        self._overseer.look(presence.heard)
 
     def _parted(self, worker_id: int, parted: pb.Parted) -> None:
         self._repeated = max(self._repeated, parted.repeated)
@@ -271,25 +233,6 @@ class Coordinator:
         position = position_from_message(parted.position) if parted.HasField("position") else None
         self.work.leave(worker_id, lost=False)
         self.tell(events.Parted(worker_id, parted.round, position, error, tuple(parted.unreachable)))
-
-    def _watch(self, worker_id: int, again: bool = False) -> None:
-        """Drops a worker that is silent for too long; looks when its newest message would be too old.
-
-        It looks twice: when this process was held up, messages have come in the meantime that are still to be read.
-        """
-        presence = self.presences.get(worker_id)
-        worker = self.state.workers.get(worker_id)
-        if presence is None or worker is None:
-            return
-        timeout = self.spec.elastic.worker_timeout
-        busy = worker.state in (WorkerState.PREPARING, WorkerState.EXPORTING, WorkerState.RESTORING)
-        limit = max(BUSY_SECONDS, timeout) if busy else timeout
-        left = presence.heard + limit - self._clock()
-        if left <= 0 and again:
-            self.part_with(worker_id, f"was silent for {limit:g} s", Kind.HUNG)
-        else:
-            wait = min(left, timeout) if left > 0 else READ_SECONDS
-            asyncio.get_running_loop().call_later(wait, self._watch, worker_id, left <= 0)
 
     # Effects.
 

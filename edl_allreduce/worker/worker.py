@@ -7,7 +7,6 @@ import logging
 import queue
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -33,41 +32,18 @@ from edl_allreduce.worker.precision import use_precision
 from edl_allreduce.worker.preparing import prepare_step
 from edl_allreduce.worker.reader import Share, StepReader
 from edl_allreduce.worker.ring import Ring
-from edl_allreduce.worker.session import Activity, Session
+from edl_allreduce.worker.session import Session
 from edl_allreduce.worker.step import Outcome, make_broadcast
+from edl_allreduce.worker.whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
 
 DISMISSAL_SECONDS = 20.0  # how long a leaver waits for the coordinator's word
 RATE_SECONDS = 1.0  # between two times that the learning rate is told
-USUAL_WEIGHT = 0.1  # of the newest step in the usual time of one
 
 
 class RingBroken(Exception):
     """A reduction failed because a connection of the ring is gone; the next round will do the step again."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where this worker is, replaced as a whole: the heartbeat and a new coordinator's greeting read it any time.
-
-    Attributes:
-        state: as in WorkerStatus (control.proto), or "exported".
-        position: how far its weights are; None: they are not the job's.
-        round: the newest one it has begun.
-        failed: it has parted from that round because the round had failed.
-        activity: what the training thread does.
-        since: when that began, monotonic seconds.
-        usual: what its own part of a step usually takes, seconds; 0: not known.
-    """
-
-    state: str = "preparing"
-    position: Position | None = None
-    round: pb.Round | None = None
-    failed: bool = False
-    activity: pb.Activity.ValueType = pb.WAITING
-    since: float = 0.0
-    usual: float = 0.0
 
 
 class Worker:
@@ -89,7 +65,6 @@ class Worker:
 
     def __init__(self, welcome: pb.Welcome, worker_id: int, session: Session, ring: Ring, coordinator: str) -> None:
         self._id, self._session, self._ring, self._coordinator = worker_id, session, ring, coordinator
-        self._place = Place()
         self._spec, self._job = JobSpec.from_json(welcome.spec), welcome.job
         dataset = dataset_from_message(welcome.dataset)
         training, data, output = self._spec.training, self._spec.data, self._spec.output
@@ -120,9 +95,9 @@ class Worker:
         self._in_line = False  # whether this worker's weights are the job's at `_position`
         self._last_step: float | None = None
         self._rate_told = 0.0
-        self._computing_since = 0.0  # seconds since 1970
         self._repeated = 0  # records of a step that has begun and is not done
-        session.standing, session.activity = self._standing, self._activity
+        self._place = Whereabouts(self._step.computed_at)
+        session.standing, session.activity = self._place.standing, self._place.activity
         session.patience = self._spec.elastic.coordinator_timeout
 
     def _make_epochs(self, welcome: pb.Welcome) -> Epochs:
@@ -159,6 +134,12 @@ class Worker:
         self._feed.close()
         self._checkpointer.close()
 
+    def _become(self, state: str, failed: bool = False) -> None:
+        self._place.becomes(state, self._position if self._in_line else None, failed)
+
+    def _does(self, activity: pb.Activity.ValueType) -> None:
+        self._place.does(activity)
+
     def _next_message(self) -> pb.ToWorker | None:
         if not self._session.leaving:
             return self._session.inbox.get()
@@ -168,29 +149,11 @@ class Worker:
             self._checkpointer.wait(self._spec.elastic.prepare_timeout)
             return None
 
-    def _become(self, state: str, failed: bool = False) -> None:
-        position = self._position if self._in_line else None
-        self._place = replace(self._place, state=state, position=position, failed=failed)
-
-    def _does(self, activity: pb.Activity.ValueType) -> None:
-        self._place = replace(self._place, activity=activity, since=time.monotonic())
-
-    def _standing(self) -> pb.Standing:
-        place = self._place
-        position = position_to_message(place.position) if place.position else None
-        return pb.Standing(state=place.state, position=position, round=place.round, failed=place.failed)
-
-    def _activity(self) -> Activity:
-        place, now = self._place, time.monotonic()
-        if place.activity == pb.COMPUTING and (done := self._step.computed_at()) >= self._computing_since:
-            return Activity(pb.REDUCING, max(0.0, time.time() - done), place.usual)
-        return Activity(place.activity, now - place.since, place.usual)
-
     def _train_round(self, round: pb.Round) -> None:
         number, rank = round.number, list(round.members).index(self._id)
         share = Share(position_from_message(round.position), tuple(round.lanes), round.global_batch)
         log.info("round %d: rank %d of %d, from step %d", number, rank, len(round.members), share.start.step)
-        self._place = replace(self._place, round=_without_lanes(round))
+        self._place.enters(round)
         self._become("training")
         self._feed.begin(number, share)
         self._epochs.lead(rank == 0)
@@ -319,7 +282,6 @@ class Worker:
         part = self._session.wants_to_part(number)
         stop, rate = self._epochs.steering(rank)
         self._means(number, share, at, size)
-        self._computing_since = time.time()
         self._does(pb.COMPUTING)
         while True:
             try:
@@ -336,7 +298,7 @@ class Worker:
                 batch = self._feed.without_culprits(at, size, batch, error, self._step)
                 self._means(number, share, at, size)
         self._repeated = 0
-        self._took(self._step.computed_at() - began)
+        self._place.took(self._step.computed_at() - began, self._position)
         return outcome
 
     def _means(self, number: int, share: Share, at: Position, size: int) -> None:
@@ -347,12 +309,6 @@ class Worker:
         self._session.skipped(
             pb.Skipped(file=skip.file, offset=skip.offset, first=skip.first, records=skip.records, error=skip.error)
         )
-
-    def _took(self, seconds: float) -> None:
-        """Its own part of a step took so long."""
-        usual = self._place.usual
-        weight = USUAL_WEIGHT if usual else 1.0
-        self._place = replace(self._place, usual=usual + weight * (seconds - usual), position=self._position)
 
     def _restore(self) -> None:
         self._become("restoring")
@@ -389,8 +345,3 @@ class Worker:
         checkpoint.remove_all(output.output)
         self._become("exported")
         self._session.exported()
-
-
-def _without_lanes(round: pb.Round) -> pb.Round:
-    """What another coordinator must know of a round."""
-    return pb.Round(number=round.number, members=round.members, position=round.position, synchronize=round.synchronize)

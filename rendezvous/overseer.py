@@ -1,0 +1,94 @@
+"""Watches over a job's workers: drops who is silent, who holds up the others, who hangs over a task."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rendezvous import events
+from rendezvous.state import Kind, Phase, WorkerState
+from rendezvous.watchdog import Hung, Stuck, judge, judge_alone
+
+if TYPE_CHECKING:
+    from rendezvous.coordinator import Coordinator
+
+log = logging.getLogger(__name__)
+
+BUSY_SECONDS = 60.0  # of silence, while TensorFlow's import, tracing and saving may hold Python's lock for long
+READ_SECONDS = 0.05  # for messages that have come to be read
+LOOK_SECONDS = 0.1  # between two looks at who holds up the round, at least
+
+
+class Overseer:
+    """Asks `watchdog` about what the coordinator has heard, and tells the coordinator what it finds."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._looked_at = 0.0
+        self._stalls = 0  # rounds in a row that have been given up since all waited for each other, nobody knows why
+
+    def look(self, now: float) -> None:
+        """Looks whether somebody holds up the round or hangs over a task; called whenever a worker is heard."""
+        if now - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = now
+        phase = self._coordinator.state.phase
+        if phase is Phase.WORKING:
+            self._judge_tasks(now)
+        elif phase in (Phase.TRAINING, Phase.PARTING):
+            self._judge_round(now)
+
+    def watch(self, worker_id: int, again: bool = False) -> None:
+        """Drops a worker that is silent for too long; looks when its newest message would be too old.
+
+        It looks twice: when this process was held up, messages have come in the meantime that are still to be read.
+        """
+        coordinator = self._coordinator
+        presence, worker = coordinator.presences.get(worker_id), coordinator.state.workers.get(worker_id)
+        if presence is None or worker is None:
+            return
+        timeout = coordinator.spec.elastic.worker_timeout
+        busy = worker.state in (WorkerState.PREPARING, WorkerState.EXPORTING, WorkerState.RESTORING)
+        limit = max(BUSY_SECONDS, timeout) if busy else timeout
+        left = presence.heard + limit - coordinator.now()
+        if left <= 0 and again:
+            coordinator.part_with(worker_id, f"was silent for {limit:g} s", Kind.HUNG)
+        else:
+            wait = min(left, timeout) if left > 0 else READ_SECONDS
+            asyncio.get_running_loop().call_later(wait, self.watch, worker_id, left <= 0)
+
+    def _judge_round(self, now: float) -> None:
+        coordinator = self._coordinator
+        state, telemetry = coordinator.state, coordinator.telemetry
+        if state.round is None:
+            return
+        training = [id for id in state.round.members if self._is_training(id)]
+        # As of their newest messages: what has not arrived yet is the business of `watch`.
+        there = {id: coordinator.presences[id] for id in training if id in coordinator.presences}
+        doing = {id: replace(each.doing, since=each.doing.since + now - each.heard) for id, each in there.items()}
+        others_wait = len(training) < len(state.round.members)
+        timeout, step_seconds = coordinator.spec.elastic.worker_timeout, telemetry.step_seconds()
+        if telemetry.told > state.round.position.step or not state.barren_rounds:
+            self._stalls = 0
+        match judge(doing, others_wait, step_seconds, now, timeout, self._stalls):
+            case Hung() as hung:
+                self._drop(hung)
+            case Stuck(why) if not state.round_failed:
+                self._stalls += 1
+                coordinator.tell(events.Stalled(state.round.number, why))
+
+    def _judge_tasks(self, now: float) -> None:
+        timeout = self._coordinator.spec.elastic.worker_timeout
+        for id, presence in list(self._coordinator.presences.items()):
+            if hung := judge_alone(id, presence.doing, now, timeout):
+                self._drop(hung)
+
+    def _drop(self, hung: Hung) -> None:
+        log.warning("worker %d hangs: it %s", hung.id, hung.why)
+        self._coordinator.part_with(hung.id, hung.why, Kind.HUNG)
+
+    def _is_training(self, worker_id: int) -> bool:
+        worker = self._coordinator.state.workers.get(worker_id)
+        return worker is not None and worker.state is WorkerState.TRAINING
