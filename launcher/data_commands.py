@@ -179,14 +179,14 @@ def convert(
     """Turns CSV files (with a header row), NumPy .npz archives, Parquet files or a database's rows into RecordIO files
     of tf.Example; the records of TFRecord files are kept as they are.
 
-    INPUT               a path, a pattern, or several joined by commas, all of one kind; also gs:// and s3://. Or with
-                        --query the URL of a database: sqlite:///file.db, postgresql://user@host/name
-    --query             a SELECT; its rows are converted in their order (ORDER BY makes it the same every time)
+    INPUT               a path, a pattern, or several joined by commas, all of one kind; also gs:// and s3://. Or
+                        a database: sqlite:///file.db, postgresql://user@host/name
+    --query             of a database, the SELECT whose rows are converted (with ORDER BY: always in the same order)
     --data_format       csv, npz, parquet or tfrecord (default auto: by the inputs' endings)
     --output            folder for NAME-00000-of-00007.recordio and so on, NAME being the folder's (required)
     --columns           the wanted columns as name:type,name:type, with types int64, float, bytes; a type may be
                         left out (default: all columns, types inferred from all rows). Empty cells and NULLs give no
-                        feature. Numbers of an .npz as bytes are kept raw, for tf.io.decode_raw
+                        feature; an .npz's numbers as bytes stay raw, for tf.io.decode_raw
     --label             the column that becomes the feature "label"; texts are numbered in alphabetical order, and
                         labels.json in the output folder lists them
     --records_per_file  at most so many records in one file (default 65536)
@@ -199,14 +199,8 @@ def convert(
     if not output:
         raise UsageError("--output: required and not given; a folder or URL for the RecordIO files")
     work = _conversion(inputs, query, data_format)
-    options = Options(
-        columns,
-        label,
-        _number("records_per_file", records_per_file),
-        compressor,
-        _number("workers", workers),
-        _boolean("overwrite", overwrite),
-    )
+    per_file, processes = _number("records_per_file", records_per_file), _number("workers", workers)
+    options = Options(columns, label, per_file, compressor, processes, _boolean("overwrite", overwrite))
     with progress_bar("records") as progress:
         done = work(output, options, progress.report)
         for note in done.notes:
