@@ -139,7 +139,10 @@ def test_what_is_refused(folder: Path) -> None:
         (lambda: recordio_cat("0.recordio", limit="few"), "--limit: expected a whole number, 0 or more, got 'few'"),
         (lambda: recordio_cat("0.recordio", skip="-1"), "--skip: expected"),
         (lambda: convert("a.csv"), "--output: required"),
-        (lambda: convert("a.csv", "a.npz", output="o"), "all end in one of .csv, .npz, .parquet, .tfrecord, got .csv, .npz"),
+        (
+            lambda: convert("a.csv", "a.npz", output="o"),
+            "all end in one of .csv, .npz, .parquet, .tfrecord, got .csv, .npz",
+        ),
         (lambda: convert("0.recordio", output="o"), "got .recordio"),
         (lambda: convert("a.csv", output="o", workers="two"), "--workers: expected"),
     ]
