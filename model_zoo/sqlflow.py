@@ -99,6 +99,10 @@ def parse_column(text: str) -> Column:
 
 def _cells(records: Any) -> Cells:
     """Reads tf.Examples without knowing their columns, by the messages they are made of (tensorflow/core/example)."""
+    begin = tf.strings.substr(records, 0, 1)  # the tag of an Example's only field; a row of CSV does not begin so
+    told = "a record is no tf.Example; `edl convert` makes them of CSV files"
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all((begin == "\n") | (begin == "")), [told])]):
+        records = tf.identity(records)
     entries, _ = _decode(_message(records, "Example", "features"), "Features", "feature")
     names, values = (_message(entries, "Features.FeatureEntry", field) for field in ("key", "value"))
     kinds = (("Float", tf.float32), ("Int64", tf.int64), ("Bytes", tf.string))

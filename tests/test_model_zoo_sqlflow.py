@@ -110,8 +110,11 @@ def test_a_number_that_is_missing_may_be_replaced() -> None:
 
 
 def test_what_is_no_example_is_an_error() -> None:
+    training = load(Mode.PREDICTION)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a record is no tf.Example; `edl convert` "):
+        training.parse_batch(tf.constant([b"Ann,boss,51"]))
     with pytest.raises(tf.errors.DataLossError):
-        load(Mode.PREDICTION).parse_batch(tf.constant([b"\xff\xff\xff"]))
+        training.parse_batch(tf.constant([example_bytes({"age": 1.5})[:-1]]))
 
 
 @pytest.mark.parametrize(
