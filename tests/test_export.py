@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from edl_allreduce import contracts, export, storage, trained_model
+from edl_allreduce import contracts, export, keras_file, storage, trained_model
 from edl_allreduce.contracts import Mode
 from edl_allreduce.errors import ModelError, StorageError, UsageError
 from edl_allreduce.spec import JobSpec
@@ -292,6 +292,15 @@ def test_layers_of_the_users_own_are_named(tmp_path: Path) -> None:
     again = keras.saving.load_model(exported.path, custom_objects={"Shift": layer})
     features = {"left": np.ones([2, 2], "float32"), "right value": np.zeros([2, 1], "float32")}
     tf.nest.map_structure(np.testing.assert_array_equal, again(features), loaded.model(features))
+
+
+def test_python_code_in_a_model_is_told() -> None:
+    layer = {"module": "keras.layers", "class_name": "Lambda", "config": {"function": {"class_name": "__lambda__"}}}
+    config = {"module": "keras", "class_name": "Sequential", "config": {"layers": [layer]}}
+    assert keras_file.needed_by(config) == (
+        "it has Python code in it (a Lambda layer): Keras loads it with safe_mode=False only",
+    )
+    assert keras_file.needed_by({**config, "config": {}}) == ()
 
 
 def test_an_input_function_that_cannot_be_saved_is_left_out(tmp_path: Path) -> None:
