@@ -160,11 +160,12 @@ def test_a_metric_that_learns_its_shape_late_is_built_when_the_model_is_loaded(t
 
 
 def test_a_function_with_one_value_per_batch_counts_by_examples(tmp_path: Path) -> None:
+    top = "\ndef top(k):\n    return keras.metrics.BinaryAccuracy(threshold=k, name='top')\n"
     code = FUNCTIONAL + "\ndef gap(labels, outputs):\n    return tf.reduce_mean(outputs) - tf.reduce_mean(labels)\n"
-    training = net(tmp_path, "a", code=code + "\nmean = gap\n", loss="mse")
-    zoo = str(tmp_path)
-    training = load(spec_of(zoo, "net.net", metrics="gap, net.mean,mse"))
-    assert [each.name for each in training.metrics] == ["gap", "gap_1", "mse"]
+    training = net(tmp_path, "a", code=code + "\nmean = gap\n" + top, loss="mse")
+    training = load(spec_of(str(tmp_path), "net.net", "k=0.25", metrics="gap, net.mean,mse,top"))
+    assert [each.name for each in training.metrics] == ["gap", "gap_1", "mse", "top"]
+    assert training.metrics[-1].metric.get_config()["threshold"] == 0.25
     metric = training.metrics[0].metric
     outputs = training.model(FEATURES)
     for rows in (slice(0, 7), slice(7, 9)):
@@ -245,6 +246,12 @@ def test_masks_of_sequences(tmp_path: Path, loss: str, weights: Any) -> None:
     same(ours, by_keras(training, words, tags, spread, loss=loss, metrics=["accuracy"]))
     traced = tf.function(lambda words, tags: training.loss(tags, training.model(words)), autograph=False)
     assert weights is not None or float(tf.reduce_mean(traced(words, tags))) == pytest.approx(ours["loss"], rel=1e-6)
+
+
+def test_a_metric_that_fails_is_named(tmp_path: Path) -> None:
+    net(tmp_path, loss="mse")
+    with pytest.raises(ModelError, match=r"^--metrics=top_k_categorical_accuracy: ValueError: Shape must be rank"):
+        load(spec_of(str(tmp_path), "net.net", metrics="mae,top_k_categorical_accuracy"))
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,14 @@ def test_class_with_a_loss_of_labels_and_outputs(tmp_path: Path) -> None:
     assert loss.numpy().tolist() == [4.0, 2.0]  # one value per example, not a broadcast [2, 2]
 
 
+def test_a_model_whose_loss_is_all_its_own(tmp_path: Path) -> None:
+    code = CLASS.replace(
+        'default_loss(self):\n        return "mse"', "default_loss(labels, outputs):\n        return 0.0"
+    )
+    loss = load(spec_of(write_zoo(tmp_path, line=code), "line.Line")).loss(tf.constant([1.0, 2.0]), tf.zeros([2, 1]))
+    assert loss.shape == [] and float(loss) == 0.0
+
+
 def test_function_that_returns_a_model(tmp_path: Path) -> None:
     code = """
 def line(units, **others):

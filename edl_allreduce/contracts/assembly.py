@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from edl_allreduce.contracts.callbacks import LearningRateByVersion, callbacks_f
 from edl_allreduce.contracts.elements import features_by_name
 from edl_allreduce.contracts.inputs import input_from
 from edl_allreduce.contracts.losses import Loss, Term, loss_from
-from edl_allreduce.contracts.metrics import Wanted, metrics_from
+from edl_allreduce.contracts.metrics import Wanted, losses_of_outputs, metrics_of, named_apart
 from edl_allreduce.contracts.optimizers import optimizer_from
 from edl_allreduce.contracts.parts import (
     LEARNING_RATE,
@@ -59,14 +59,25 @@ def assemble(definition: Definition, mode: Mode, maker: Callable[..., Any], find
     kinds = [("model", "")] if "model" in names.parts else []
     kinds += [("loss", spec.loss), ("optimizer", spec.optimizer), ("input_fn", spec.input_fn)]
     parts = {kind: override(definition, kind, given) or required(made, find, kind, names) for kind, given in kinds}
-    parts |= {kind: part for kind in _OPTIONAL if (part := found(made, find, kind, names))}
-    takers = {names.maker: takes(maker)} | {part.name: takes_of(part, params) or NOTHING for part in parts.values()}
+    named = _named_metrics(definition)
+    optional = [kind for kind in _OPTIONAL if not (named and kind in METRICS)]
+    parts |= {kind: part for kind in optional if (part := found(made, find, kind, names))}
+    every = [*parts.values(), *named]
+    takers = {names.maker: takes(maker)} | {part.name: takes_of(part, params) or NOTHING for part in every}
     check_all_taken(params, takers, definition.file)
     unused = {"input_fn"} if mode is Mode.TRAINING else {"input_fn", "callbacks", LEARNING_RATE}
     values = {kind: made_of(definition, part, params) for kind, part in parts.items() if kind not in unused}
     if model is None:
         model = _model(definition, values["model"], parts["model"].name)
-    return _Assembly(definition, model, parts, values).training_model(mode)
+    wanted = [Wanted(made_of(definition, part, params), part.where) for part in named]
+    return _Assembly(definition, model, parts, values, wanted).training_model(mode)
+
+
+def _named_metrics(definition: Definition) -> list[Part]:
+    """The metrics of `--metrics`: functions of the zoo, else names of Keras's."""
+    names = [name.strip() for name in definition.spec.metrics.split(",") if name.strip()]
+    found = [(name, find_override(definition, name, "metrics")) for name in names]
+    return [Part("metrics", name, name if value is None else value, f"--metrics={name}") for name, value in found]
 
 
 def _model(definition: Definition, model: Any, name: str) -> Any:
@@ -94,12 +105,14 @@ class _Assembly:
         model: made.
         parts: as the user gave them.
         values: what they are, or what their functions returned; but for the input function.
+        named: metrics to use instead of the model's own.
     """
 
     definition: Definition
     model: Any
     parts: Mapping[str, Part]
     values: Mapping[str, Any]
+    named: Sequence[Wanted]
 
     def training_model(self, mode: Mode) -> TrainingModel:
         """All of it, for records that are read in some mode."""
@@ -145,15 +158,17 @@ class _Assembly:
             if not traced:
                 with self._user_code(f"{self.definition.file}: calling the model"):
                     traced.append(output_spec(self.model, input.specs[0]))
-            with self._user_code(wanted[0].where if wanted else loss.where):
-                return metrics_from(wanted, loss, input, traced[0], names), traced[0]
+            with self._user_code(loss.where):
+                metrics = losses_of_outputs(loss, input, traced[0])
+            for each in wanted:
+                with self._user_code(each.where):
+                    metrics += metrics_of(each, input, traced[0], names)
+            return named_apart(metrics), traced[0]
 
         return metrics_for
 
     def _wanted(self) -> list[Wanted]:
-        if self.definition.spec.metrics:
-            return [self._named(name.strip()) for name in self.definition.spec.metrics.split(",") if name.strip()]
-        wanted = []
+        wanted = list(self.named)
         for kind in METRICS:
             value = self.values.get(kind)
             if value is not None:
@@ -161,13 +176,6 @@ class _Assembly:
                     value = by_role(value)
                 wanted.append(Wanted(value, self.parts[kind].where, kind == "weighted_metrics"))
         return wanted
-
-    def _named(self, name: str) -> Wanted:
-        """A metric of the zoo, else one of Keras."""
-        value, where = find_override(self.definition, name, "metrics"), f"--metrics={name}"
-        if value is None:
-            return Wanted(name, where)
-        return Wanted(made_of(self.definition, Part("metrics", name, value, where), self.definition.spec.values), where)
 
     def _computes_all(self, function: Callable[..., Any]) -> bool:
         """Whether a function gives the metrics of a batch, as opposed to being one."""

@@ -38,14 +38,11 @@ class Wanted:
     weighted: bool = False
 
 
-def metrics_from(
-    wanted: Sequence[Wanted], loss: Loss, input: Input, outputs: Any, names: Sequence[str] | None
-) -> tuple[Metric, ...]:
-    """The metrics of a model, each with a name of its own; built, so that their variables exist.
+def metrics_of(wanted: Wanted, input: Input, outputs: Any, names: Sequence[str] | None) -> list[Metric]:
+    """The metrics that a user wants; built, so that their variables exist.
 
     Args:
         wanted: what the user gave.
-        loss: the model's; with several outputs, each one's loss is a metric too, as under `fit`.
         input: where labels come from, and for which mode.
         outputs: specs of what the model gives.
         names: `model.output_names`.
@@ -54,26 +51,33 @@ def metrics_from(
         ModelError: something is no metric, or does not fit to the outputs.
     """
     labels = input.specs[1]
-    every = outputs_of(outputs, names)
-    found = [] if loss.is_sum else list(_losses(loss.per_output(labels, outputs)))
-    for each in wanted:
-        reader = _Reader(each, every, labels, outputs)
-        if isinstance(each.value, ByRole):
-            found += metrics_of_function(each.value, input.mode, labels, outputs, each.where, reader.whole)
-        else:
-            found += reader.read(each.value)
+    reader = _Reader(wanted, outputs_of(outputs, names), labels, outputs)
+    if isinstance(wanted.value, ByRole):
+        made = metrics_of_function(wanted.value, input.mode, labels, outputs, wanted.where, reader.whole)
+    else:
+        made = reader.read(wanted.value)
+    return _built(list(made), labels, outputs)
+
+
+def losses_of_outputs(loss: Loss, input: Input, outputs: Any) -> list[Metric]:
+    """With several outputs, the loss of each one is a metric too, as under `fit`. May raise ModelError."""
+    labels = input.specs[1]
+    losses = [] if loss.is_sum else loss.per_output(labels, outputs)
+    return _built(list(_losses(losses)), labels, outputs)
+
+
+def named_apart(metrics: Sequence[Metric]) -> tuple[Metric, ...]:
+    """The same metrics, each with a name of its own; Keras tells two of one name apart in the same way."""
     taken = {"loss": 0}
-    metrics = []
-    for metric in found:
+    apart = []
+    for metric in metrics:
         count = taken[metric.name] = taken.get(metric.name, -1) + 1
-        name = f"{metric.name}_{count}" if count else metric.name  # as Keras tells two of one name apart
-        metrics.append(dataclasses.replace(metric, name=name))
-    _build(metrics, labels, outputs)
-    return tuple(metrics)
+        apart.append(dataclasses.replace(metric, name=f"{metric.name}_{count}" if count else metric.name))
+    return tuple(apart)
 
 
-def _build(metrics: Sequence[Metric], labels: Any, outputs: Any) -> None:
-    """Makes the metrics' variables by tracing an update; nothing is computed."""
+def _built(metrics: list[Metric], labels: Any, outputs: Any) -> list[Metric]:
+    """The same metrics, whose variables tracing an update has made; nothing is computed."""
 
     def update(labels: Any, outputs: Any) -> None:
         for each in metrics:
@@ -81,6 +85,7 @@ def _build(metrics: Sequence[Metric], labels: Any, outputs: Any) -> None:
 
     if metrics:
         tf.function(update, autograph=False).get_concrete_function(labels, outputs)
+    return metrics
 
 
 def plain_name(metric: keras.metrics.Metric) -> str:
