@@ -20,8 +20,8 @@ CONFIG = "config.json"
 def write_keras(model: Any, path: Path) -> tuple[str, ...]:
     """Writes the model as Keras does, and loads it again to see that it is the same; says what loading takes.
 
-    Loading, Keras hands `trainable` and `dtype` to each class of the user's. Where `__init__` does not take them, and they
-    are Keras's defaults, they are left out of the file; else a model written in the plainest way could not be loaded.
+    Loading, Keras hands `trainable` and `dtype` to each class of the user's. Where `__init__` does not take them, and
+    they are Keras's defaults, they are left out of the file: else the plainest of classes could not be loaded.
 
     Args:
         model: a `keras.Model` with variables, whose code is imported.
