@@ -157,11 +157,12 @@ class TrainStep:
     def _reduce(self, own: Sums, flags: tf.Tensor) -> tuple[Sums, tf.Tensor]:
         """The sums over all members; none of them is there before all are."""
         gradients, values = [*own.gradients, *own.total_gradients], [each.values for each in own.slices]
-        with tf.control_dependencies([own.loss, own.total, *gradients, *values]):
-            self._computed_at.assign(tf.timestamp())
         numbers = tf.concat([[own.loss, own.total, own.count], flags, own.metrics], axis=0)
-        reduced = allreduce_sums([numbers, *self._travel.packed(gradients), *own.moved])
-        gathered = allgather([*self._travel.packed(values), *(each.indices for each in own.slices)])
+        with tf.control_dependencies([numbers, *gradients, *values, *own.moved]):
+            computed = self._computed_at.assign(tf.timestamp())
+        with tf.control_dependencies([computed]):  # nothing reaches the ring of a part that fails
+            reduced = allreduce_sums([numbers, *self._travel.packed(gradients), *own.moved])
+            gathered = allgather([*self._travel.packed(values), *(each.indices for each in own.slices)])
         with tf.control_dependencies([*reduced, *gathered]):  # all or nothing
             numbers, *others = (tf.identity(each) for each in reduced)
             gathered = [tf.identity(each) for each in gathered]
