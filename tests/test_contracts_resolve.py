@@ -185,6 +185,14 @@ def test_functions_get_labels_and_outputs_by_name_else_in_order(function: Callab
     assert "".join(by_role(function)(labels="L", outputs="O", weights="W", mode="M")) == given
 
 
+def test_where_names_say_nothing_the_contracts_order_counts() -> None:
+    def short(m: Any, o: Any, l: Any) -> Any:  # noqa: E741
+        return m, o, l
+
+    given = by_role(short, ("mode", "outputs", "labels"))(labels="L", outputs="O", mode="M")
+    assert given == ("M", "O", "L")
+
+
 def test_what_functions_take() -> None:
     class Model:
         def __init__(self, units: int, rate: float = 0.1, **others: Any) -> None: ...

@@ -22,6 +22,8 @@ PARTS = {
     "metrics": ("create_metrics",),
 }
 
+_ORDER = {"create_loss": ("outputs", "labels"), "create_metrics": ("mode", "outputs", "labels")}
+
 
 def matches(definition: Definition) -> bool:
     """Whether the definition is a subclass of `ElasticDLSpec`."""
@@ -61,4 +63,4 @@ def _part(spec: Any, name: str) -> Any:
         return lambda dataset, mode: method(dataset, mode)
     if name == "create_metrics" and type(spec).create_metrics is ElasticDLSpec.create_metrics:
         return None
-    return by_role(method, ("outputs", "labels")) if name in ("create_loss", "create_metrics") else method
+    return by_role(method, _ORDER[name]) if name in _ORDER else method
