@@ -369,7 +369,9 @@ def weights_of(model: keras.Model) -> Result:
 def main(rank: int, size: int, port: int, path: str) -> None:
     ring = Ring("127.0.0.1", ("127.0.0.1", 0))
     ring.join(rank, size, ("127.0.0.1", port))
-    results = {f"{name}/{key}": value for name in SHARED for key, value in by_step(CASES[name], rank, size).items()}
+    results: dict[str, Any] = {
+        f"{name}/{key}": value for name in SHARED for key, value in by_step(CASES[name], rank, size).items()
+    }
     results |= {f"steered/{key}": value for key, value in steered(rank, size).items()}
     ring.leave()
     np.savez(path, **results)
