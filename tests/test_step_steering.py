@@ -61,7 +61,7 @@ def made(name: str, **changes: Any) -> tuple[TrainStep, list[tuple[Any, ...]]]:
 
 
 def test_a_schedule_cannot_be_steered() -> None:
-    step, data = made("schedule", steered=True)
+    step, data = made("clipped_schedule", steered=True)
     step.train(*data[0], part=False, learning_rate=3.0)
     assert step.learning_rate() == pytest.approx(0.05)
 
@@ -82,7 +82,7 @@ def test_a_step_that_is_not_steered_says_so() -> None:
 
 
 def test_the_rate_of_a_step_is_told() -> None:
-    step, data = made("warm_up")
+    step, data = made("frozen_and_warmed_up")
     rates = []
     for batch in data:
         rates.append(step.learning_rate())
@@ -119,7 +119,7 @@ def checked() -> keras.Model:
 
 
 def test_an_assertion_in_a_piece_stops_the_step() -> None:
-    step, data = made("clipnorm", model=checked(), spec=TrainingSpec(max_local_batch=5))
+    step, data = made("global_clipnorm", model=checked(), spec=TrainingSpec(max_local_batch=5))
     features, labels = data[0]
     before = [variable.numpy() for variable in step.variables]
     bad = tf.tensor_scatter_nd_update(features, [[8, 0]], [1000.0])
@@ -134,7 +134,7 @@ def test_an_assertion_in_a_piece_stops_the_step() -> None:
 def test_dropout_goes_on_from_piece_to_piece() -> None:
     inputs = keras.Input([step_cases.FEATURES])
     model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Dropout(0.5, seed=1)(inputs)))
-    step, data = made("clipnorm", model=model, spec=TrainingSpec(max_local_batch=5))
+    step, data = made("global_clipnorm", model=model, spec=TrainingSpec(max_local_batch=5))
     (seed,) = step.seed_variables
     before = seed.numpy()
     step.train(*data[0], part=False)
