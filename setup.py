@@ -46,6 +46,7 @@ TOOLS = [
     "mypy>=1.15",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "ruff>=0.11",
     "types-docker",
     "types-grpcio",

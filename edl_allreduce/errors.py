@@ -43,7 +43,7 @@ class DataError(EdlError):
 
 
 class CorruptFile(DataError):
-    """A RecordIO file breaks its format.
+    """A file of records breaks its format.
 
     Attributes:
         path: the file, as the user named it.

@@ -23,7 +23,7 @@ import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,12 +105,15 @@ def write(
         storage.remove_temporary(storage.join(url, folder) if folder else url)
 
 
-def load(url: str, mode: contracts.Mode = contracts.Mode.EVALUATION) -> Loaded:
+def load(
+    url: str, mode: contracts.Mode = contracts.Mode.EVALUATION, column_names: Sequence[str] | None = None
+) -> Loaded:
     """Makes the model of a folder again, from its code and its parameters.
 
     Args:
         url: folder or URL that `write` wrote.
         mode: what records will be parsed for.
+        column_names: of the records, where they are rows of a table.
 
     Raises:
         UsageError: there is no trained model.
@@ -126,7 +129,7 @@ def load(url: str, mode: contracts.Mode = contracts.Mode.EVALUATION) -> Loaded:
     zoo = str(folder / CODE)
     try:
         with _precision(spec.training.mixed_precision):
-            training = contracts.load(_model_spec(message, zoo, spec.model.metrics), mode)
+            training = contracts.load(_model_spec(message, zoo, spec.model.metrics), mode, column_names)
             with user_code(zoo, "making the model's variables"):
                 training.build()
     except UsageError as error:

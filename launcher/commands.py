@@ -87,7 +87,9 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
         "cat": Command("print the records of RecordIO files", _from(DATA, "recordio_cat")),
         "verify": Command("check every byte of RecordIO files", _from(DATA, "recordio_verify")),
     },
-    "convert": Command("turn CSV or .npz files into RecordIO files of tf.Example", _from(DATA, "convert")),
+    "convert": Command(
+        "turn CSV, .npz, Parquet, TFRecord files or a SQL query into RecordIO files", _from(DATA, "convert")
+    ),
     "export": Command("write a trained model for Keras, TensorFlow Serving and their like", _from(ZOO, "export")),
     "zoo": {
         "list": Command("tell which models come with edl_allreduce", _from(ZOO, "zoo_list")),

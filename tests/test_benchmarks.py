@@ -32,6 +32,8 @@ from benchmarks.peers.stamp import Stamper
 from edl_allreduce.processes import kinship_of
 from tests.jobs import REPOSITORY, left_over
 
+pytestmark = pytest.mark.job
+
 FAULT = 10.0
 
 

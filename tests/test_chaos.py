@@ -21,6 +21,8 @@ from tests.chaos.run import Lines
 from tests.chaos.verdict import Evidence, judge
 from tests.jobs import BATCH, REPOSITORY, left_over
 
+pytestmark = pytest.mark.job
+
 SEED, FAULTS = 2823, 5
 
 

@@ -21,8 +21,10 @@ from edl_allreduce.spec import ModelSpec
 
 
 @pytest.fixture(autouse=True)
-def _path_as_before() -> Iterator[None]:
-    before = list(sys.path)
+def _path_without_zoos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Python's path as it was, without the zoo that some test before has entered: nobody would take that out again."""
+    zoos = str(tmp_path_factory.getbasetemp())
+    before = [path for path in sys.path if not path.startswith(zoos)]
     yield
     sys.path[:] = before
 

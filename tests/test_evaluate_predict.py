@@ -15,6 +15,7 @@ from edl_allreduce.tf_example_pb2 import Example
 from tests.jobs import Job, Run, assert_done, coordinator_of, left_over
 
 pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
+pytestmark = pytest.mark.job
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from edl_allreduce.worker.audit import consumed
 from tests.jobs import BATCH, EPOCHS, Job, Run, Train, assert_done, assert_each_record_once, coordinator_of, left_over
 
 pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
+pytestmark = pytest.mark.job
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from tests.jobs import (
 )
 
 pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
+pytestmark = pytest.mark.job
 
 
 @pytest.fixture(scope="session")

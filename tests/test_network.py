@@ -18,6 +18,8 @@ from tests.jobs import Run, assert_each_record_once
 from tests.namespaces import COORDINATOR, Network, network, processes_in, why_not
 from tests.network_job import NetworkJob, job
 
+pytestmark = pytest.mark.job
+
 TIMEOUT = 1.5  # of silence
 BUSY_SECONDS = 8.0  # what a busy machine may add: far less than Gloo's timeout, 60 s
 EPOCHS = 20

@@ -1,4 +1,4 @@
-"""Reading by position, in every format: the same records whoever reads, and from any position the identical remainder."""
+"""Reading by position, in every format: the same records whoever reads; from anywhere, the identical remainder."""
 
 from __future__ import annotations
 

@@ -24,6 +24,8 @@ from rendezvous.service import listen, start_serving
 from rendezvous.state import Phase, State
 from rendezvous.telemetry import Telemetry
 
+pytestmark = pytest.mark.job
+
 ADDRESS, TOKEN = "127.0.0.1", "the-token"
 REFORMS, SETTLED = 200, 100
 SLACK_MIB = 24  # 3 %; it comes to rest (measured: 673, 685, 691, 700, 703 MiB after 20, 100, 200, 300, 400 reforms)

@@ -43,7 +43,7 @@ class Evaluator:
         self._reader = TaskReader(training, dataset, model_zoo, batch_size)
         self._alone: list[Metric] = self._not_adding_up()
         with user_code(model_zoo, "tracing the evaluation"):
-            self._evaluate = tf.function(self._sums_of, autograph=False).get_concrete_function(
+            self._evaluate = tf.function(lambda *values: self._sums_of(*values), autograph=False).get_concrete_function(
                 *training.input.element_spec
             )
         self._shapes = [[tuple(each.shape) for each in metric.metric.variables] for metric in training.metrics]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from edl_allreduce import contracts, task_spec, trained_model
+from edl_allreduce import contracts, records, task_spec, trained_model
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_from_message
 from edl_allreduce.task_spec import EvaluateSpec, PredictSpec
@@ -44,7 +44,8 @@ class TaskWorker:
         session.patience = spec.elastic.coordinator_timeout
         self._spec = spec
         mode = contracts.Mode.PREDICTION if isinstance(spec, PredictSpec) else contracts.Mode.EVALUATION
-        loaded = trained_model.load(spec.model.trained_model, mode)
+        columns = records.column_names(dataset.files[0], dataset.data_format)
+        loaded = trained_model.load(spec.model.trained_model, mode, columns)
         training, zoo, batch = loaded.training, loaded.model_zoo, spec.data.batch_size
         self._performer: Evaluator | Predictor
         if isinstance(spec, PredictSpec):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 
-from edl_allreduce import checkpoint, contracts
+from edl_allreduce import checkpoint, contracts, records
 from edl_allreduce.contracts.user_errors import explain
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_from_message
@@ -76,7 +76,8 @@ class Worker:
             self._audit = Audit(folder, worker_id, dataset, training.seed, data.shuffle)
         keras.utils.set_random_seed(training.seed)
         use_precision(training.mixed_precision)
-        self._training = contracts.load(self._spec.model)
+        columns = records.column_names(dataset.files[0], dataset.data_format)
+        self._training = contracts.load(self._spec.model, column_names=columns)
         reader = StepReader(dataset, training.seed, data.shuffle, training.num_epochs)
         self._feed = Feed(self._training, dataset, reader, self._zoo, data.on_bad_record, self._skips)
         steered = bool(self._training.callbacks)
@@ -338,6 +339,7 @@ class Worker:
         from edl_allreduce import trained_model
 
         self._become("exporting")
+        self._training.optimizer.finalize_variable_values(self._training.model.trainable_variables)  # use_ema
         self._checkpointer.wait(self._spec.elastic.prepare_timeout)
         output = self._spec.output
         checkpoint.prune(output.output, keep=1)  # the trained model may need the room
