@@ -23,7 +23,7 @@ import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +106,7 @@ def write(
 
 
 def load(
-    url: str, mode: contracts.Mode = contracts.Mode.EVALUATION, column_names: Sequence[str] | None = None
+    url: str, mode: contracts.Mode = contracts.Mode.EVALUATION, column_names: tuple[str, ...] | None = None
 ) -> Loaded:
     """Makes the model of a folder again, from its code and its parameters.
 

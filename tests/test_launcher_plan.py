@@ -11,6 +11,7 @@ import pytest
 
 from edl_allreduce.errors import UsageError
 from edl_allreduce.job_folder import JobFolder, home
+from edl_allreduce.task_spec import to_json
 from launcher.plan import Plan, job_name, make_plan
 from launcher.settings import TRAIN_FLAGS, read_request
 
@@ -30,7 +31,7 @@ def test_a_plan_is_shown_as_it_would_be_carried_out() -> None:
     assert str(made).splitlines() == [
         "job     digits-20261122-153012-a1b2: digits.Classifier from zoo, with 2 workers on this machine",
         f"start   /usr/bin/python3 -m rendezvous.supervisor --job_folder={folder}",
-        f"write   {folder}/spec.json: {made.job.to_json()}",
+        f"write   {folder}/spec.json: {to_json(made.job)}",
         f"        {folder}/token: a random token, readable by this user only",
         f"logs    {folder}/logs",
         "result  out dir",
@@ -82,7 +83,7 @@ def test_unknown_names_are_compared_with_the_launch_flags_too() -> None:
 def test_launch_flags_do_not_reach_the_workers() -> None:
     names = [each.name for each in TRAIN_FLAGS]
     assert len(names) == len(set(names)) and {"dry_run", "wait", "quiet", "job_name"} < set(names)
-    assert "quiet" not in plan({}, quiet="yes").job.to_json()
+    assert "quiet" not in to_json(plan({}, quiet="yes").job)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from edl_allreduce.contracts import vectorised
+from edl_allreduce.contracts import Mode, vectorised
 from model_zoo import digits
 
 PIXELS = 64
@@ -17,7 +17,7 @@ class Classifier(digits.Classifier):
 
     @staticmethod
     @vectorised
-    def default_input(records: Any) -> tuple[Any, Any]:
+    def default_input(records: Any, mode: Mode = Mode.TRAINING) -> Any:
         """Images [n, 8, 8] from 0 to 1, and digits [n], of n rows."""
         *pixels, label = tf.io.decode_csv(records, [[0.0]] * PIXELS + [[0]])
         return tf.reshape(tf.stack(pixels, axis=1), [-1, 8, 8]) / 16, label

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import Any
 
 import tensorflow as tf
 
-from edl_allreduce.contracts import vectorised
+from edl_allreduce.contracts import Mode, vectorised
 from model_zoo.digits import Classifier as Good
 
 SECONDS_PER_RECORD = 0.002
@@ -44,7 +45,7 @@ class Slow(Good):
 
     @staticmethod
     @vectorised
-    def default_input(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def default_input(records: Any, mode: Mode = Mode.TRAINING) -> Any:
         slowly = tf.py_function(_take_time, [records], tf.string)
         slowly.set_shape(records.shape)
-        return Good.default_input(slowly)
+        return Good.default_input(slowly, mode)
