@@ -13,7 +13,7 @@ from edl_allreduce.class_weight import parse_class_weight
 from edl_allreduce.errors import UsageError
 from edl_allreduce.flags import flag
 from edl_allreduce.params import format_params, parse_params
-from edl_allreduce.records.formats import AUTO, FORMATS, check_format
+from edl_allreduce.records.formats import AUTO, CUSTOM, FORMATS, check_format
 
 DEFAULT_BATCH_SIZE = 128
 PRECISIONS = ("", "mixed_float16", "mixed_bfloat16")
@@ -65,9 +65,10 @@ class DataSpec:
         metavar="PATTERN",
     )
     data_format: str = flag(
-        "what the files of data are: recordio, tfrecord, csv or parquet; auto goes by their endings",
+        "what the files of data are: recordio, tfrecord, csv or parquet; auto goes by their endings; custom: data is "
+        "for the model's own custom_data_reader",
         AUTO,
-        metavar="|".join((AUTO, *FORMATS)),
+        metavar="|".join((AUTO, *FORMATS, CUSTOM)),
     )
     shuffle: bool = flag("shuffle the records anew in every epoch (deterministic, by seed)", True)
     on_bad_record: str = flag(
@@ -88,7 +89,7 @@ class DataSpec:
     )
 
     def __post_init__(self) -> None:
-        check_format(self.data_format)
+        check_format(self.data_format, (CUSTOM,))
 
 
 @dataclass(frozen=True)

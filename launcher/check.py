@@ -9,12 +9,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from edl_allreduce import records
 from edl_allreduce.errors import StorageError, UsageError, did_you_mean
 from edl_allreduce.spec import JobSpec, ModelSpec, OutputSpec
 from edl_allreduce.task_spec import Job, PredictSpec, TaskSpec
 from launcher.declared import declared_names
 
 TENSORBOARD = "tensorboard"  # what a job has written there stays
+OWN_READER = "custom_data_reader"
+WITHOUT_IT = "--data_format=recordio (or tfrecord, csv, parquet) without it"
 WORKER_PACKAGES = {"tensorflow": "worker", "keras": "worker", "safetensors": "worker", "horovod": ""}
 
 
@@ -29,8 +32,10 @@ def check(job: Job) -> None:
     if not isinstance(job, JobSpec):
         return check_tasks(job)
     check_model(job.model)
-    check_data(job.data.data)
-    if job.validation.validation_data:
+    own_reader = check_reader(job.model, job.data.data_format)
+    if not own_reader:
+        check_data(job.data.data)
+    if job.validation.validation_data and not own_reader:
         check_data(job.validation.validation_data, "validation_data")
     check_output(job.output)
     check_resume(job)
@@ -72,6 +77,23 @@ def check_model(model: ModelSpec) -> None:
             _check_name(flag, place.file, place.name)
         elif dotted and flag == "input_fn":  # a loss or optimizer without a dot may be one of Keras
             _check_name(flag, home.file, dotted)
+
+
+def check_reader(model: ModelSpec, data_format: str) -> bool:
+    """Whether the model's own reader reads the data; its file must have one then, and only then.
+
+    ElasticDL would use it without being told. Here it is told, since the coordinator must know before any code runs.
+    """
+    from edl_allreduce.contracts.resolve import locate
+
+    file = locate(model.model_zoo, model.model_def).file
+    names = declared_names(Path(file).read_bytes(), file)
+    there, wanted = names is None or OWN_READER in names, data_format == records.CUSTOM
+    if wanted and not there:
+        raise UsageError(f"--data_format=custom: {file} defines no {OWN_READER}")
+    if names is not None and there and data_format == records.AUTO:
+        raise UsageError(f"--data: {file} has a {OWN_READER}; --data_format=custom reads with it, {WITHOUT_IT}")
+    return wanted
 
 
 def _check_name(flag: str, file: str, name: str, hint: str = "") -> None:

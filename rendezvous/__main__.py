@@ -25,7 +25,7 @@ from edl_allreduce.job_folder import JobFolder, write_whole
 from edl_allreduce.resume import check_data, checkpoint_to_resume
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import Job
-from rendezvous import events
+from rendezvous import custom_shards, events
 from rendezvous.coordinator import Coordinator, Site
 from rendezvous.provisioner.local import LocalProvisioner
 from rendezvous.service import listen, start_serving
@@ -142,11 +142,13 @@ def _kept(path: Path, make: Callable[[], Dataset]) -> Dataset:
 
 
 def _index(spec: Job, flag: str, pattern: str, lanes: int) -> Dataset:
-    files = storage.expand(pattern)
-    log.info("indexing %d files", len(files))
-    started = time.monotonic()
-    data_format = spec.data.data_format
-    chunks = records.index_many(files, data_format)
+    started, data_format = time.monotonic(), spec.data.data_format
+    if isinstance(spec, JobSpec) and data_format == records.CUSTOM:
+        files, chunks = custom_shards.index(spec.model, pattern, spec.data.records_per_task)
+    else:
+        files = storage.expand(pattern)
+        log.info("indexing %d files", len(files))
+        chunks = records.index_many(files, data_format)
     dataset = make_dataset(files, chunks, spec.data.records_per_task, lanes, spec.elastic.num_workers, data_format)
     if dataset.records == 0:
         raise DataError(f"--{flag}: {pattern} holds no records ({len(files)} files, all empty)")

@@ -121,14 +121,6 @@ def test_elasticdl_file_that_lacks_something(tmp_path: Path) -> None:
     )
 
 
-def test_a_data_reader_that_would_not_be_used_is_refused(tmp_path: Path) -> None:
-    code = ELASTICDL + "\ndef custom_data_reader(data_origin, records_per_task=None, **kwargs):\n    return None\n"
-    assert told(tmp_path, code, "line") == (
-        "zoo/line.py: custom_data_reader is not supported, --data would be read without it; "
-        "'edl convert' makes RecordIO of tables, TFRecord, Parquet and SQL queries; then remove it"
-    )
-
-
 @pytest.mark.parametrize(
     ("params", "expected"),
     [

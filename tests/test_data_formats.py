@@ -9,7 +9,7 @@ import pytest
 
 from edl_allreduce import recordio
 from edl_allreduce.tf_example import read_example
-from tests.jobs import Train, assert_done, assert_each_record_once
+from tests.jobs import Job, Train, assert_done, assert_each_record_once
 
 pytestmark = pytest.mark.job
 
@@ -33,3 +33,26 @@ def test_a_job_trains_on_csv(train: Train, tmp_path: Path, digits: Path, records
     assert_each_record_once(run, records, epochs=2)
     first, *_, last = run.losses.values()
     assert first > 2 and last < 1.5
+
+
+def test_a_job_trains_with_the_models_own_reader(tmp_path: Path) -> None:
+    flags = {
+        "model_zoo": ".",
+        "model_def": "tests.zoo.iris_reader",
+        "data": "iris:6",
+        "validation_data": "iris:1",
+        "data_format": "custom",
+        "output": tmp_path / "output",
+        "num_epochs": 4,
+        "batch_size": 32,
+        "num_workers": 2,
+        "audit": True,
+    }
+    run = Job(tmp_path, flags).finish()
+    assert_done(run)
+    assert_each_record_once(run, 900, 4)
+    ends = [line["figures"] for line in run.lines if "epoch_end" in line]
+    assert ends[-1]["val_accuracy"] > 0.6 and ends[-1]["val_loss"] < ends[0]["val_loss"]
+    untold = Job(tmp_path / "untold", {name: value for name, value in flags.items() if name != "data_format"}).finish()
+    assert untold.code == 2
+    assert "has a custom_data_reader; --data_format=custom reads with it" in untold.text

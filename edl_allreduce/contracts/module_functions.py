@@ -19,7 +19,6 @@ from edl_allreduce.contracts.resolve import Definition
 from edl_allreduce.contracts.specifications import ElasticDLSpec, TrainSpec
 from edl_allreduce.errors import ModelError, did_you_mean
 
-DATA_READER = "custom_data_reader"
 INPUTS = ("feed", "dataset_fn")
 PARTS = {
     "loss": ("loss",),
@@ -51,11 +50,6 @@ def load(definition: Definition, mode: Mode) -> TrainingModel:
         ModelError: something is missing, or the user's code failed.
     """
     target = definition.target
-    if hasattr(definition.module, DATA_READER):
-        instead = "'edl convert' makes RecordIO of tables, TFRecord, Parquet and SQL queries; then remove it"
-        raise ModelError(
-            f"{definition.file}: {DATA_READER} is not supported, --data would be read without it; {instead}"
-        )
     maker = _custom_model(definition) if isinstance(target, ModuleType) else target
     names = parts.Names(
         maker=definition.name or "custom_model",

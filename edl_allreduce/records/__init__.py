@@ -12,19 +12,30 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from edl_allreduce.errors import CorruptFile, DataError
-from edl_allreduce.records.formats import AUTO, FORMATS, ending_of, format_of
+from edl_allreduce.records.formats import AUTO, CUSTOM, FORMATS, ending_of, format_of
 
 if TYPE_CHECKING:
     from edl_allreduce.recordio import ChunkRef
     from edl_allreduce.records.base import Chunk, ChunkReader
 
-__all__ = ["AUTO", "FORMATS", "Chunk", "ChunkReader", "column_names", "format_of", "index_many", "open_reader"]
+__all__ = [
+    "AUTO",
+    "CUSTOM",
+    "FORMATS",
+    "Chunk",
+    "ChunkReader",
+    "column_names",
+    "format_of",
+    "index_many",
+    "open_reader",
+]
 
 _MODULES = {
     "recordio": "edl_allreduce.recordio",
     "tfrecord": "edl_allreduce.records.tfrecord",
     "csv": "edl_allreduce.records.csv_lines",
     "parquet": "edl_allreduce.records.parquet",
+    CUSTOM: "edl_allreduce.records.custom",
 }
 
 Columns = tuple[tuple[str, str], ...]

@@ -8,6 +8,7 @@ from edl_allreduce.errors import DataError, UsageError, did_you_mean
 
 AUTO = "auto"
 FORMATS = ("recordio", "tfrecord", "csv", "parquet")
+CUSTOM = "custom"  # the model's own reader
 
 _ENDINGS = {
     "recordio": "recordio",
@@ -38,9 +39,9 @@ def format_of(path: str, data_format: str = AUTO) -> str:
     return ending_of(path) or "recordio"
 
 
-def check_format(data_format: str) -> None:
-    """Raises UsageError when there is no such format."""
-    known = (AUTO, *FORMATS)
+def check_format(data_format: str, others: tuple[str, ...] = ()) -> None:
+    """Raises UsageError when there is no such format, besides `others`."""
+    known = (AUTO, *FORMATS, *others)
     if data_format not in known:
         hint = did_you_mean(data_format, known)
         raise UsageError(f"--data_format: expected {', '.join(known)}, got {data_format!r}{hint}")

@@ -19,6 +19,7 @@ from edl_allreduce.control.position import position_from_message, position_to_me
 from edl_allreduce.errors import ModelError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.position import Position, Schedule
+from edl_allreduce.records import custom
 from edl_allreduce.spec import DEFAULT_BATCH_SIZE, JobSpec
 from edl_allreduce.worker.audit import Audit
 from edl_allreduce.worker.bad_records import Skip
@@ -28,6 +29,7 @@ from edl_allreduce.worker.epochs import Epochs
 from edl_allreduce.worker.evaluation import Evaluator
 from edl_allreduce.worker.feed import Feed
 from edl_allreduce.worker.leases import Interrupted
+from edl_allreduce.worker.own_reader import make_reader
 from edl_allreduce.worker.precision import use_precision
 from edl_allreduce.worker.preparing import prepare_step
 from edl_allreduce.worker.reader import Share, StepReader
@@ -76,6 +78,7 @@ class Worker:
             self._audit = Audit(folder, worker_id, dataset, training.seed, data.shuffle)
         keras.utils.set_random_seed(training.seed)
         use_precision(training.mixed_precision)
+        self._use_own_reader()
         columns = records.column_names(dataset.files[0], dataset.data_format)
         self._training = contracts.load(self._spec.model, column_names=columns)
         reader = StepReader(dataset, training.seed, data.shuffle, training.num_epochs)
@@ -100,6 +103,12 @@ class Worker:
         self._place = Whereabouts(self._step.computed_at)
         session.standing, session.activity = self._place.standing, self._place.activity
         session.patience = self._spec.elastic.coordinator_timeout
+
+    def _use_own_reader(self) -> None:
+        data = self._spec.data
+        if data.data_format == records.CUSTOM:
+            for origin in filter(None, (data.data, self._spec.validation.validation_data)):
+                custom.use(origin, make_reader(self._spec.model, origin, data.records_per_task))
 
     def _make_epochs(self, welcome: pb.Welcome) -> Epochs:
         spec, training, evaluator, callbacks = self._spec, self._training, None, None
