@@ -21,7 +21,8 @@ class Position:
     """Where a run stands: `step` steps are applied; the next one begins at `offset` in epoch `epoch`.
 
     At an offset of all of the epoch's records, its steps are done and what follows from its end is not: evaluation and
-    callbacks. So a position says which member is the furthest in that, too.
+    callbacks. So a position says which member is the furthest in that, too. One more, and training ends here: the rest
+    of the epoch is not trained.
     """
 
     step: int = 0
@@ -60,12 +61,17 @@ class Schedule:
         """Whether an epoch's steps are done, and its end is not."""
         return at.offset >= self.records
 
-    def end(self, at: Position) -> Position:
-        """The end of the epoch at `at`, whose steps end here."""
-        return Position(at.step, at.epoch, self.records)
+    def end(self, after: Position) -> Position:
+        """The end of the epoch whose last step leads to `after`."""
+        return Position(after.step, after.epoch - 1, self.records)
+
+    def stopped(self, at: Position) -> Position:
+        """Where training ends that is stopped before the step at `at`."""
+        return Position(at.step, at.epoch, self.records + 1)
 
     def closed(self, at: Position, stop: bool = False) -> Position:
-        """After an epoch's end; `stop`: training ends with it."""
+        """After the end of an epoch at `at`; `stop`: training ends with it, as it does where it was stopped."""
+        stop = stop or at.offset > self.records
         return Position(at.step, self.epochs if stop else at.epoch + 1, 0)
 
     def steps(self, start: Position, batch: int) -> Iterator[tuple[Position, int]]:

@@ -58,6 +58,7 @@ class Kind(str, Enum):
     HUNG = "hung"
     NETWORK = "network"
     RESTART = "restart"
+    EVALUATION = "evaluation"  # no round: evaluations and callbacks take time as well
     OTHER = "other"
 
 

@@ -10,8 +10,8 @@ learns what the one before it knew:
     {"checkpoint": 100, "bytes": 91234, "seconds": 0.04, "blocked_seconds": 0.0001}     or with "error"
     {"skipped": 1, "file": "a.recordio", "offset": 0, "first": 17, "error": "…"}
     {"tasks": [17], "records": 4096, "sums": "…"}        of a job of tasks; sums in base64, see TaskDone (control.proto)
-    {"evaluation": 120, "epoch": 1, "figures": {"loss": 0.3, "auc": 0.91}}      after that step; 0: of a trained model
-    {"epoch_end": 1, "step": 120, "figures": {"loss": 0.31, "val_loss": 0.3}, "stopped": ""}
+    {"evaluation": 120, "epoch": 1, "figures": {"loss": 0.3, "auc": 0.91}, "seconds": 0.2}     0: of a trained model
+    {"epoch_end": 1, "step": 120, "figures": {"loss": 0.31, "val_loss": 0.3}, "seconds": 0.2, "stopped": ""}
     {"target": 4}                                        somebody wants so many workers
     {"restart": 1, "time": …}                            another coordinator has taken over
 """
@@ -32,6 +32,7 @@ from edl_allreduce.position import Position
 from rendezvous.state import Kind, Round
 
 RATE_SECONDS = 5.0
+WORTH_TELLING_SECONDS = 0.01  # an epoch's end without evaluation and callbacks takes less
 KEPT = 20  # of the newest rounds, evaluations and epochs
 
 
@@ -211,14 +212,15 @@ class Telemetry:
     def evaluated(self, message: pb.Figures) -> None:
         """An evaluation is finished; several workers may tell of the same one."""
         if not any(each.step == message.work for each in self.evaluations):
-            self._evaluated(message.work, message.epoch, message.values)
-            self._write({"evaluation": message.work, "epoch": message.epoch, "figures": dict(message.values)})
+            self._evaluated(message.work, message.epoch, message.values, message.seconds)
+            figures = {"figures": dict(message.values), "seconds": message.seconds}
+            self._write({"evaluation": message.work, "epoch": message.epoch, **figures})
 
     def epoch_ended(self, message: pb.EpochEnd) -> None:
         """Rank 0 has told what training had to say at an epoch's end."""
         self._epoch_ended(message)
-        figures = dict(message.values)
-        self._write({"epoch_end": message.epoch, "step": message.step, "figures": figures, "stopped": message.stopped})
+        figures = {"figures": dict(message.values), "seconds": message.seconds}
+        self._write({"epoch_end": message.epoch, "step": message.step, **figures, "stopped": message.stopped})
 
     def scaled(self, target: int) -> None:
         """Somebody wants another number of workers."""
@@ -311,10 +313,10 @@ class Telemetry:
                 self._step(pb.Step(step=step, loss=loss, records=records, useful_seconds=useful))
             case {"tasks": tasks, "sums": sums}:
                 self._tasks_done(tasks, sums)
-            case {"evaluation": step, "epoch": epoch, "figures": figures}:
-                self._evaluated(step, epoch, figures)
-            case {"epoch_end": epoch, "step": step, "figures": figures, "stopped": stopped}:
-                self._epoch_ended(pb.EpochEnd(epoch=epoch, step=step, values=figures, stopped=stopped))
+            case {"evaluation": step, "epoch": epoch, "figures": figures, "seconds": seconds}:
+                self._evaluated(step, epoch, figures, seconds)
+            case {"epoch_end": epoch, "step": step, "figures": figures, "stopped": stopped, "seconds": seconds}:
+                self._epoch_ended(pb.EpochEnd(epoch=epoch, step=step, values=figures, stopped=stopped, seconds=seconds))
             case {"target": target}:
                 self.target = target
             case {"skipped": records, "file": file, "first": first_record}:
@@ -325,10 +327,17 @@ class Telemetry:
     def _tasks_done(self, tasks: Sequence[int], sums: str) -> None:
         self.tasks_done |= dict.fromkeys(tasks, "") | {tasks[0]: sums}
 
-    def _evaluated(self, step: int, epoch: int, figures: Mapping[str, float]) -> None:
+    def _evaluated(self, step: int, epoch: int, figures: Mapping[str, float], seconds: float) -> None:
+        self._between_steps(seconds)
         self.evaluations.append(pb.Evaluation(step=step, epoch=epoch, values=figures))
 
+    def _between_steps(self, seconds: float) -> None:
+        if seconds >= WORTH_TELLING_SECONDS:
+            self._lost(Kind.EVALUATION).rounds += 1
+            self._lost(Kind.EVALUATION).seconds += seconds
+
     def _epoch_ended(self, message: pb.EpochEnd) -> None:
+        self._between_steps(message.seconds)
         again = [each for each in self.epochs if each.epoch < message.epoch]  # done again from an older checkpoint
         self.epochs.clear()
         self.epochs.extend([*again, message])

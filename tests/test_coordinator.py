@@ -444,3 +444,19 @@ def test_skipped_records_are_counted_once_whoever_tells() -> None:
     for first in (7, 7, 9):
         telemetry.left_out(pb.Skipped(file="a", first=first, records=1))
     assert telemetry.skipped == 2
+
+
+def test_tasks_evaluations_and_epochs_are_known_to_the_next_coordinator(tmp_path: Path) -> None:
+    with open(tmp_path / "history", "w", buffering=1) as file:
+        before = Telemetry(file, lambda: 100.0)
+        before.task_done(pb.TaskDone(work=0, tasks=[3], records=10, sums=b"\x01" * 8))
+        for _ in range(2):  # several workers tell of the same one
+            before.evaluated(pb.Figures(work=5, epoch=0, values={"loss": 0.5}, seconds=0.2))
+        before.epoch_ended(pb.EpochEnd(epoch=0, step=8, values={"loss": 0.4, "val_loss": 0.6}, seconds=0.3))
+    after = Telemetry(wall=lambda: 112.0)
+    after.replay((tmp_path / "history").read_text().splitlines(), 111.0)
+    assert after.tasks_done == before.tasks_done and list(after.tasks_done) == [3]
+    assert list(after.evaluations) == list(before.evaluations) and len(after.evaluations) == 1
+    assert list(after.epochs) == list(before.epochs) and after.epochs[0].values["val_loss"] == 0.6
+    [lost] = after.goodput().lost
+    assert (lost.kind, lost.rounds, round(lost.seconds, 3)) == ("evaluation", 2, 0.5)

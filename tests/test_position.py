@@ -23,6 +23,25 @@ def dataset_of(records: list[int], lanes: int) -> Dataset:
     return Dataset(("a.recordio",), tuple(tasks), lanes)
 
 
+def test_an_epochs_end_is_a_place_of_its_own() -> None:
+    schedule = Schedule(records=10, epochs=3)
+    after = schedule.after(Position(1, 0, 8), 4)
+    assert after == Position(2, 1, 0)
+    end = schedule.end(after)
+    assert end == Position(2, 0, 10) and schedule.at_end(end) and not schedule.at_end(after)
+    assert Position(1, 0, 8) < end < schedule.closed(end) == after
+    assert schedule.finished(schedule.closed(end, stop=True))
+    assert schedule.steps_left(end, 4) == schedule.steps_left(after, 4) == 6
+    assert list(schedule.steps(end, 4)) == list(schedule.steps(after, 4))
+
+
+def test_where_training_is_stopped_it_ends_whoever_closes_the_epoch() -> None:
+    schedule = Schedule(records=10, epochs=3)
+    stopped = schedule.stopped(Position(1, 0, 4))
+    assert schedule.at_end(stopped) and stopped > Position(1, 0, 4)
+    assert schedule.finished(schedule.closed(stopped))
+
+
 @given(records=sizes, lanes=st.integers(1, 70))
 def test_lanes_are_contiguous_and_equal_to_within_one(records: int, lanes: int) -> None:
     starts = lane_starts(records, lanes)

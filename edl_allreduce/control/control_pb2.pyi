@@ -650,8 +650,11 @@ class Figures(google.protobuf.message.Message):
     WORK_FIELD_NUMBER: builtins.int
     EPOCH_FIELD_NUMBER: builtins.int
     VALUES_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
     work: builtins.int
     epoch: builtins.int
+    seconds: builtins.float
+    """that nobody was stepping"""
     @property
     def values(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]: ...
     def __init__(
@@ -660,8 +663,9 @@ class Figures(google.protobuf.message.Message):
         work: builtins.int = ...,
         epoch: builtins.int = ...,
         values: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        seconds: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "values", b"values", "work", b"work"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "seconds", b"seconds", "values", b"values", "work", b"work"]) -> None: ...
 
 global___Figures = Figures
 
@@ -691,11 +695,14 @@ class EpochEnd(google.protobuf.message.Message):
     STEP_FIELD_NUMBER: builtins.int
     VALUES_FIELD_NUMBER: builtins.int
     STOPPED_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
     epoch: builtins.int
     """counted from 0"""
     step: builtins.int
     stopped: builtins.str
     """why training ends here; empty: it does not"""
+    seconds: builtins.float
+    """that nobody was stepping"""
     @property
     def values(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """loss and metrics over the epoch, val_… where there is validation data"""
@@ -707,8 +714,9 @@ class EpochEnd(google.protobuf.message.Message):
         step: builtins.int = ...,
         values: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
         stopped: builtins.str = ...,
+        seconds: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "step", b"step", "stopped", b"stopped", "values", b"values"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "seconds", b"seconds", "step", b"step", "stopped", b"stopped", "values", b"values"]) -> None: ...
 
 global___EpochEnd = EpochEnd
 
@@ -1271,8 +1279,9 @@ class LostTime(google.protobuf.message.Message):
     ROUNDS_FIELD_NUMBER: builtins.int
     SECONDS_FIELD_NUMBER: builtins.int
     kind: builtins.str
-    """joined, left, lost, hung, network, restart, other"""
+    """joined, left, lost, hung, network, restart, other, evaluation"""
     rounds: builtins.int
+    """evaluations and epochs' ends, where that is the kind"""
     seconds: builtins.float
     def __init__(
         self,

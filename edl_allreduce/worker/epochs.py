@@ -7,6 +7,7 @@ further than whoever has not. So it may be interrupted anywhere, like a step.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 import keras
@@ -73,9 +74,8 @@ class Epochs:
             stopped: a callback has ended training before that step; it has not been done.
         """
         if stopped:
-            return self._schedule.end(at)
-        ends = position.epoch > at.epoch
-        return Position(position.step, at.epoch, self._schedule.records) if ends else position
+            return self._schedule.stopped(at)
+        return self._schedule.end(position) if position.epoch > at.epoch else position
 
     def before_step(
         self, position: Position, rank: int, batch: int, beat: Beat, interrupted: Callable[[], bool]
@@ -118,7 +118,7 @@ class Epochs:
         Raises:
             Interrupted: the evaluation must be gone on with in another round.
         """
-        logs = self._training_logs()
+        began, logs = time.monotonic(), self._training_logs()
         if self._evaluator:
             figures = self._evaluate(self._evaluator, at, rank, beat, interrupted)
             logs |= {f"val_{name}": value for name, value in figures.items()}
@@ -131,7 +131,9 @@ class Epochs:
         else:
             self._follow(self._callbacks, at, reached)
         if rank == 0:
-            self._session.epoch_ended(pb.EpochEnd(epoch=at.epoch, step=at.step, values=logs, stopped=stopped))
+            seconds = time.monotonic() - began
+            told = pb.EpochEnd(epoch=at.epoch, step=at.step, values=logs, stopped=stopped, seconds=seconds)
+            self._session.epoch_ended(told)
 
     def _training_logs(self) -> dict[str, float]:
         found = self._step.metric_results()
@@ -147,7 +149,8 @@ class Epochs:
             self._callbacks.memory.write(memory)
 
     def _decide(self, callbacks: Callbacks, at: Position, logs: Logs, reached: Callable[[Position], None]) -> str:
-        changed = callbacks.epoch_ended(at.epoch, logs, last=at.epoch + 1 >= self._schedule.epochs)
+        last = self._schedule.finished(self._schedule.closed(at))
+        changed = callbacks.epoch_ended(at.epoch, logs, last)
         after = self._schedule.closed(at, stop=bool(callbacks.stopped))
         reached(after)  # callbacks have run: whatever happens now, they must not run again
         head = after.epoch.to_bytes(8, "little") + (CHANGED if changed else UNCHANGED)
@@ -167,6 +170,7 @@ class Epochs:
     def _evaluate(
         self, evaluator: Evaluator, at: Position, rank: int, beat: Beat, interrupted: Callable[[], bool]
     ) -> dict[str, float]:
+        began = time.monotonic()
         if self._callbacks and rank == 0:
             beat(pb.CALLING_BACK)
             self._callbacks.evaluation_begins()
@@ -177,6 +181,8 @@ class Epochs:
             beat(pb.CALLING_BACK)
             self._callbacks.evaluation_ended(figures)
         if rank == 0 and not self._schedule.at_end(at):  # else the epoch's end tells it
-            self._session.figures(pb.Figures(work=at.step, epoch=at.epoch, values=figures))
+            self._session.figures(
+                pb.Figures(work=at.step, epoch=at.epoch, values=figures, seconds=time.monotonic() - began)
+            )
             log.info("evaluated after step %d: %s", at.step, figures)
         return figures
