@@ -174,10 +174,10 @@ class Worker:
         except RingBroken as broken:
             error = str(broken)
             self._ring.sever()
-        except Interrupted:  # no reduction is under way; when all have been asked to part, all do here
+        except Interrupted:  # when all have been asked to part, all do here, but who is in a reduction already
             if self._session.leaving or self._session.abandoned_round >= number:
                 error = "the evaluation goes on in another round"
-                self._ring.sever()
+            self._ring.sever()
         self._does(pb.LEAVING_RING)
         self._ring.leave()
         log.info("round %d: parted after step %d%s", number, self._position.step, f": {error}" if error else "")
