@@ -15,7 +15,6 @@ import pytest
 from tests.jobs import REPOSITORY, Job, Run, assert_done, weights
 
 pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
-pytestmark = pytest.mark.job
 
 EPOCHS, BATCH, SEED = 40, 128, 3
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import pytest
-
 from edl_allreduce import recordio
 from edl_allreduce.tf_example import read_example
 from tests.jobs import Job, Train, assert_done, assert_each_record_once
-
-pytestmark = pytest.mark.job
 
 
 def test_a_job_trains_on_csv(train: Train, tmp_path: Path, digits: Path, records: int) -> None:

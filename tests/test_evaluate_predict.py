@@ -15,7 +15,6 @@ from edl_allreduce.tf_example_pb2 import Example
 from tests.jobs import Job, Run, assert_done, coordinator_of, left_over
 
 pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
-pytestmark = pytest.mark.job
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +22,8 @@ def model(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
     """A trained model with metrics of several kinds."""
     home = tmp_path_factory.mktemp("model")
     flags = {
-        "model_zoo": ".",
-        "model_def": "tests.zoo.measured.Measured",
+        "model_zoo": "tests/zoo",  # whose files are not known as modules of the tests
+        "model_def": "measured.Measured",
         "data": f"{digits}/train/*.recordio",
         "output": home / "output",
         "num_epochs": 1,

@@ -82,7 +82,7 @@ def test_killed_workers_change_nothing(train: Train, records: int) -> None:
     """3 workers, `kill -9` of one at a random moment, TEST_KILLS times, each when the replacement trains."""
     kills, seed = int(os.environ.get("TEST_KILLS", "2")), 20261122
     chance = random.Random(seed)
-    epochs = EPOCHS + 40 * kills
+    epochs = EPOCHS + 25 * kills
     job = train(num_workers=3, gather_timeout=60, num_epochs=epochs)
     for killed in range(kills):
 

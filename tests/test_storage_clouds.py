@@ -17,7 +17,7 @@ from tests import clouds
 from tests.jobs import REPOSITORY, Job, left_over
 
 # gcsfs hands aiohttp its upload as bytes.
-pytestmark = [pytest.mark.job, pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 
 
 @pytest.fixture(scope="module")

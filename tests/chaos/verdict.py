@@ -161,7 +161,12 @@ def _nothing_left(evidence: Evidence) -> Iterator[Row]:
     temporary = [str(path) for job in jobs for path in job.tmp.rglob("*")]
     temporary += [str(path) for path in (evidence.folder / "tmp").rglob("*")]
     yield Row(not temporary, "temporary files left", f"{len(temporary)} {temporary[:3] or ''}")
-    there, right = (_names(folder) for folder in (evidence.output, _output(evidence)))
+    # Every coordinator begins an event file of its own.
+    events = "tensorboard/events.out.tfevents"
+    there, right = (
+        {name for name in _names(folder) if not name.startswith(events)}
+        for folder in (evidence.output, _output(evidence))
+    )
     other = sorted(there ^ right)
     found = f"{len(there)}; missing or too many: {other[:5]}" if other else f"{len(there)}"
     yield Row(not other, "files in the output", found)
