@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edl_allreduce import recordio, storage
-from edl_allreduce.errors import UsageError
+from edl_allreduce.extras import need
 from edl_allreduce.tf_example import example_bytes
 
 Columns = Mapping[str, npt.NDArray[Any]]
@@ -43,7 +42,7 @@ def write_csv(path: str, columns: Columns) -> None:
 
 def write_parquet(path: str, columns: Columns) -> None:
     """A column per output; a value of more than one number is a list, flattened in C order."""
-    pyarrow, parquet = (_of_pyarrow(name) for name in ("pyarrow", "pyarrow.parquet"))
+    pyarrow, parquet = (need(name, "parquet", "--output_format=parquet") for name in ("pyarrow", "pyarrow.parquet"))
     arrays = {}
     for name, values in columns.items():
         rows = values.reshape(len(values), -1)
@@ -51,13 +50,6 @@ def write_parquet(path: str, columns: Columns) -> None:
         arrays[name] = flat if rows.shape[1] == 1 else pyarrow.FixedSizeListArray.from_arrays(flat, rows.shape[1])
     with storage.writer_atomic(path) as file:
         parquet.write_table(pyarrow.table(arrays), file)
-
-
-def _of_pyarrow(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise UsageError("--output_format=parquet: needs pyarrow: pip install 'edl_allreduce[parquet]'") from None
 
 
 WRITERS: dict[str, Callable[[str, Columns], None]] = {

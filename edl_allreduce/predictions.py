@@ -9,11 +9,11 @@ A job whose folder is not complete goes on where the one before it ended, if mod
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edl_allreduce import storage
-from edl_allreduce.errors import StorageError, UsageError
+from edl_allreduce.errors import DataError, StorageError, UsageError
 
 MANIFEST = "predictions.json"
 
@@ -64,6 +64,19 @@ def write(url: str, predictions: Predictions) -> None:
     """Writes predictions.json. Raises StorageError."""
     text = json.dumps(asdict(predictions), indent=1, ensure_ascii=False) + "\n"
     storage.write_bytes_atomic(storage.join(url, MANIFEST), text.encode())
+
+
+def complete(url: str) -> None:
+    """Notes that all part files are there.
+
+    Raises:
+        DataError: somebody has removed the predictions.json that `begin` has written.
+        StorageError: it cannot be written.
+    """
+    there = read(url)
+    if there is None:
+        raise DataError(f"{url}: its {MANIFEST} is gone or damaged; somebody else has written there")
+    write(url, replace(there, complete=True))
 
 
 def begin(url: str, wanted: Predictions, overwrite: bool) -> list[int]:

@@ -92,6 +92,7 @@ class PredictSpec:
     output: PredictionsSpec
 
 
+WHOLE_JOB = 0  # the number of the piece of leased work that is the whole job
 TaskSpec = EvaluateSpec | PredictSpec
 Job = JobSpec | TaskSpec
 

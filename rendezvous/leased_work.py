@@ -9,12 +9,11 @@ import numpy as np
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.dataset import Dataset
+from edl_allreduce.task_spec import WHOLE_JOB
 from rendezvous import events
 from rendezvous.state import FAILED_EXIT_CODE
 from rendezvous.task_board import Send, TaskBoard
 from rendezvous.telemetry import Telemetry
-
-JOB = 0  # the piece of work that is the whole job
 
 
 class LeasedWork:
@@ -45,7 +44,7 @@ class LeasedWork:
         if dataset and is_job:
             done = telemetry.tasks_done
             told = [np.frombuffer(base64.b64decode(each), "<f8") for each in done.values() if each]
-            self._board = TaskBoard(JOB, dataset, send, done, np.sum(told, axis=0) if told else None)
+            self._board = TaskBoard(WHOLE_JOB, dataset, send, done, np.sum(told, axis=0) if told else None)
 
     def status(self) -> pb.Work | None:
         """How far the newest piece of work is; None: there is none."""

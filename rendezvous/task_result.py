@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 from edl_allreduce import bundle, predictions, storage
@@ -29,9 +28,8 @@ def write_result(spec: TaskSpec, dataset: Dataset, telemetry: Telemetry, job: st
     """Writes what makes the result complete. Raises StorageError."""
     url = spec.output.output
     if isinstance(spec, PredictSpec):
-        complete = dataclasses.replace(_predictions(spec, dataset), complete=True)
         storage.remove_temporary(url)  # of workers that were killed over them
-        persist(lambda: predictions.write(url, complete))
+        persist(lambda: predictions.complete(url))
     elif isinstance(spec, EvaluateSpec) and url:
         found = {
             "job": job,

@@ -32,7 +32,6 @@ from edl_allreduce.position import Position
 from rendezvous.state import Kind, Round
 
 RATE_SECONDS = 5.0
-WORTH_TELLING_SECONDS = 0.01  # an epoch's end without evaluation and callbacks takes less
 KEPT = 20  # of the newest rounds, evaluations and epochs
 
 
@@ -332,7 +331,7 @@ class Telemetry:
         self.evaluations.append(pb.Evaluation(step=step, epoch=epoch, values=figures))
 
     def _between_steps(self, seconds: float) -> None:
-        if seconds >= WORTH_TELLING_SECONDS:
+        if seconds:
             self._lost(Kind.EVALUATION).rounds += 1
             self._lost(Kind.EVALUATION).seconds += seconds
 

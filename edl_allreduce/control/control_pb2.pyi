@@ -702,7 +702,7 @@ class EpochEnd(google.protobuf.message.Message):
     stopped: builtins.str
     """why training ends here; empty: it does not"""
     seconds: builtins.float
-    """that nobody was stepping"""
+    """that nobody was stepping; 0: there was neither an evaluation nor a callback"""
     @property
     def values(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """loss and metrics over the epoch, val_… where there is validation data"""

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from edl_allreduce.contracts.base import TrainingModel
 from edl_allreduce.contracts.user_errors import user_code
+from edl_allreduce.worker.step import SMALLEST_RATE
 
 Logs = Mapping[str, float]
 
@@ -84,7 +85,7 @@ class Callbacks:
         """The rate for the next step; 0 where a schedule decides it."""
         if isinstance(self._optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             return 0.0
-        return float(self._optimizer.learning_rate)
+        return float(self._optimizer.learning_rate) or SMALLEST_RATE
 
     def lead(self, leads: bool) -> None:
         """A round begins in which this worker is rank 0, or is not."""

@@ -131,7 +131,7 @@ class Epochs:
         else:
             self._follow(self._callbacks, at, reached)
         if rank == 0:
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - began if self._evaluator or self._callbacks else 0.0
             told = pb.EpochEnd(epoch=at.epoch, step=at.step, values=logs, stopped=stopped, seconds=seconds)
             self._session.epoch_ended(told)
 

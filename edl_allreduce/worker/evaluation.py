@@ -18,8 +18,10 @@ from edl_allreduce.contracts.base import Metric, TrainingModel
 from edl_allreduce.contracts.user_errors import user_code
 from edl_allreduce.dataset import Dataset
 from edl_allreduce.worker.leases import Sums
-from edl_allreduce.worker.metrics import adds_up, arguments, contribution, initial_state, result
+from edl_allreduce.worker.local_part import call_arguments, values_of
+from edl_allreduce.worker.metrics import arguments, contribution, initial_state, result
 from edl_allreduce.worker.task_reader import TaskBatch, TaskReader
+from edl_allreduce.worker.trying import not_adding_up
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ class Evaluator:
     def __init__(self, training: TrainingModel, dataset: Dataset, model_zoo: str, batch_size: int) -> None:
         self._training, self._model = training, training.model
         self._reader = TaskReader(training, dataset, model_zoo, batch_size)
-        self._alone: list[Metric] = self._not_adding_up()
+        self._alone = not_adding_up(training, lambda: next(self._reader.open((0,))).values)
         with user_code(model_zoo, "tracing the evaluation"):
             self._evaluate = tf.function(lambda *values: self._sums_of(*values), autograph=False).get_concrete_function(
                 *training.input.element_spec
@@ -97,22 +99,12 @@ class Evaluator:
             found |= as_figures(metric.name, result(metric, states))
         return found
 
-    def _not_adding_up(self) -> list[Metric]:
-        """The metrics whose state cannot be added up; those that are not Keras's own are tried on the first records."""
-        unknown = [metric for metric in self._training.metrics if not adds_up(metric.metric)]
-        if not unknown:
-            return []
-        values = next(self._reader.open((0,))).values
-        features, labels, *rest = values
-        outputs = self._training.model(features, training=False)
-        return [metric for metric in unknown if not adds_up(metric.metric, [arguments(metric, labels, outputs, *rest)])]
-
     def _sums_of(self, features: Any, labels: Any, weights: Any = None) -> tf.Tensor:
         training, model = self._training, self._model
         count = tf.cast(tf.shape(tf.nest.flatten(features)[0])[0], tf.float32)
-        trainable = [tf.convert_to_tensor(each.value) for each in model.trainable_variables]
-        state = [tf.convert_to_tensor(each.value) for each in model.non_trainable_variables]
-        outputs, _, extra = model.stateless_call(trainable, state, features, return_losses=True, **self._arguments())
+        state = (values_of(model.trainable_variables), values_of(model.non_trainable_variables))
+        how = call_arguments(model, training=False)
+        outputs, _, extra = model.stateless_call(*state, features, return_losses=True, **how)
         loss = training.loss(labels, outputs) if weights is None else training.loss(labels, outputs, weights)
         loss = tf.cast(loss, tf.float32)
         total = tf.reduce_sum(loss) if training.loss_is_sum else tf.reduce_mean(loss) * count
@@ -129,9 +121,6 @@ class Evaluator:
             return contribution(metric, labels, outputs, weights)
         metric.metric.update_state(*arguments(metric, labels, outputs, weights))
         return [tf.zeros_like(each.value) for each in metric.metric.variables]
-
-    def _arguments(self) -> dict[str, bool]:
-        return {"training": False} if self._model._call_has_training_arg else {}
 
 
 def _change_of(metric: Metric) -> Sums:

@@ -111,7 +111,7 @@ class LocalPart:
 
     def of(self, batch: Batch) -> Sums:
         """The sums over a batch, computed in pieces of at most `max_local_batch` records."""
-        trainable, state = _values(self._trainable), _values(self._non_trainable)
+        trainable, state = values_of(self._trainable), values_of(self._non_trainable)
         usual = tf.cast(self._spec.global_batch(self._workers()), tf.float32) if self._half else tf.ones([])
         if not self._limit:
             return self._compute(trainable, state, usual, *batch)  # type: ignore[no-any-return]
@@ -145,13 +145,13 @@ class LocalPart:
                 for i, dtype in zip(self.with_slices, self._indices, strict=True)
             ],
             moved=[_filled(self._non_trainable[i], zero) for i in self.moved],
-            private=_values([self._non_trainable[i] for i in self.private]),
+            private=values_of([self._non_trainable[i] for i in self.private]),
             metrics=tf.fill([self._metric_numbers], zero),
         )
 
     def loss_of(self, batch: Batch) -> tf.Tensor:
         """The loss of a batch, summed; metrics are computed as well, so that records are found that fail there."""
-        (mean, total), _, metrics = self._forward(_values(self._trainable), _values(self._non_trainable), batch)
+        (mean, total), _, metrics = self._forward(values_of(self._trainable), values_of(self._non_trainable), batch)
         with tf.control_dependencies([metrics]):
             return mean * tf.cast(_rows(batch), tf.float32) + total
 
@@ -213,16 +213,17 @@ class LocalPart:
         return (mean, total), after, self._metrics(labels, outputs, weights)
 
 
-def call_arguments(model: keras.Model) -> dict[str, bool]:
-    """What to call the model with, besides the features, so that it trains."""
-    return {"training": True} if "training" in inspect.signature(model.call).parameters else {}
+def call_arguments(model: keras.Model, training: bool = True) -> dict[str, bool]:
+    """What to call the model with, besides the features, so that it trains, or does not."""
+    return {"training": training} if "training" in inspect.signature(model.call).parameters else {}
 
 
 def _rows(batch: Batch) -> tf.Tensor:
     return tf.shape(tf.nest.flatten(batch)[0])[0]
 
 
-def _values(variables: Sequence[keras.Variable]) -> Tensors:
+def values_of(variables: Sequence[keras.Variable]) -> Tensors:
+    """What the variables hold now, as tensors."""
     return [tf.convert_to_tensor(variable.value) for variable in variables]
 
 

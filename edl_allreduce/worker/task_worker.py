@@ -8,13 +8,11 @@ from dataclasses import dataclass, replace
 from edl_allreduce import contracts, records, task_spec, trained_model
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_from_message
-from edl_allreduce.task_spec import EvaluateSpec, PredictSpec
+from edl_allreduce.task_spec import WHOLE_JOB, EvaluateSpec, PredictSpec
 from edl_allreduce.worker.evaluation import Evaluator
 from edl_allreduce.worker.leases import Interrupted, Leases
 from edl_allreduce.worker.prediction import Predictor
 from edl_allreduce.worker.session import Activity, Session
-
-JOB = 0  # the piece of work that is the whole job
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,9 @@ class TaskWorker:
         leases = Leases(self._session, self._performer, self._beat)
         try:
             while True:
-                sums = leases.work_through(JOB, isinstance(self._performer, Evaluator) and self._performer.whole)
+                sums = leases.work_through(WHOLE_JOB, isinstance(self._performer, Evaluator) and self._performer.whole)
                 if isinstance(self._performer, Evaluator):
-                    self._session.figures(pb.Figures(work=JOB, values=self._performer.figures(sums)))
+                    self._session.figures(pb.Figures(work=WHOLE_JOB, values=self._performer.figures(sums)))
                 self._wait()
         except Interrupted:
             return

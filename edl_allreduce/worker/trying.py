@@ -7,12 +7,13 @@ since it decides what a step reduces.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from edl_allreduce.contracts.base import Metric, TrainingModel
-from edl_allreduce.worker.local_part import call_arguments
+from edl_allreduce.worker.local_part import call_arguments, values_of
 from edl_allreduce.worker.metrics import adds_up, arguments
 
 log = logging.getLogger(__name__)
@@ -25,19 +26,28 @@ def metrics_that_add_up(training: TrainingModel, batch: tuple[Any, ...]) -> list
         training: the model, with variables.
         batch: features, labels and perhaps weights of a few records.
     """
-    chosen: list[Metric] = []
-    left_out: list[Metric] = []
-    outputs: Any = None
-    for metric in training.metrics:
-        good = adds_up(metric.metric)
-        if not good:
-            outputs = _outputs(training, batch[0]) if outputs is None else outputs
-            good = outputs is not None and adds_up(metric.metric, _arguments(metric, batch, outputs))
-        (chosen if good else left_out).append(metric)
+    left_out = not_adding_up(training, lambda: batch)
     if left_out:
         names = ", ".join(metric.name for metric in left_out)
         log.warning("not shown while training, since it cannot be added up over workers: %s", names)
-    return chosen
+    return [metric for metric in training.metrics if metric not in left_out]
+
+
+def not_adding_up(training: TrainingModel, sample: Callable[[], tuple[Any, ...]]) -> list[Metric]:
+    """The model's metrics whose state is no sum over the records; those that are not Keras's own are tried.
+
+    Args:
+        training: as above.
+        sample: gives features, labels and perhaps weights of a few records; asked only when something is to be tried.
+    """
+    unknown = [metric for metric in training.metrics if not adds_up(metric.metric)]
+    if not unknown:
+        return []
+    batch = sample()
+    outputs = _outputs(training, batch[0])
+    if outputs is None:
+        return unknown
+    return [metric for metric in unknown if not adds_up(metric.metric, _arguments(metric, batch, outputs))]
 
 
 def losses_that_are_sums(training: TrainingModel, batch: tuple[Any, ...]) -> set[int]:
@@ -74,13 +84,9 @@ def _arguments(metric: Metric, batch: tuple[Any, ...], outputs: Any) -> list[tup
 
 def _additional_losses(training: TrainingModel, features: Any) -> list[float]:
     model = training.model
-    state = ([tf.convert_to_tensor(each.value) for each in group] for group in _variables(model))
+    state = (values_of(model.trainable_variables), values_of(model.non_trainable_variables))
     try:
         _, _, losses = model.stateless_call(*state, features, return_losses=True, **call_arguments(model))
         return [float(tf.reduce_sum(tf.cast(each, tf.float32))) for each in losses]
     except Exception:  # as above
         return []
-
-
-def _variables(model: Any) -> tuple[Any, Any]:
-    return model.trainable_variables, model.non_trainable_variables
