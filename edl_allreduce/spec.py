@@ -42,6 +42,12 @@ class ModelSpec:
     metrics: str = flag(
         "metrics to use instead of the model's own: functions of the zoo, or Keras names", "", metavar="NAME,…"
     )
+    image: str = flag(
+        "on Kubernetes: an image that holds the model zoo already (model_zoo is then a folder in it, by default "
+        "/model_zoo); nothing is built",
+        "",
+        metavar="IMAGE",
+    )
 
     def __post_init__(self) -> None:
         if len(self.model_def.split(".")) < 1 or not all(part.isidentifier() for part in self.model_def.split(".")):

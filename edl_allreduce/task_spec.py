@@ -22,6 +22,7 @@ class TrainedModelSpec:
     """Model."""
 
     trained_model: str = flag("folder or URL of the trained model", check="not empty", metavar="FOLDER")
+    image: str = flag("on Kubernetes: the image to run (default: the one in which it was trained)", "", metavar="IMAGE")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from launcher import progress
@@ -33,7 +32,7 @@ class Silent:
     def note(self, line: str) -> None:
         """Shows a line of the launcher's own."""
 
-    def end(self, status: Status, output: str, logs: Path) -> None:
+    def end(self, status: Status, output: str, logs: str) -> None:
         """Shows how it ended, and where everything is."""
 
 
@@ -59,7 +58,7 @@ class Plain(Silent):
     def note(self, line: str) -> None:
         print(line, file=self._out, flush=True)
 
-    def end(self, status: Status, output: str, logs: Path) -> None:
+    def end(self, status: Status, output: str, logs: str) -> None:
         for line in progress.ending(status, output, logs):
             self.note(line)
 
@@ -94,7 +93,7 @@ class Live(Silent):
     def note(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def end(self, status: Status, output: str, logs: Path) -> None:
+    def end(self, status: Status, output: str, logs: str) -> None:
         self._live.stop()
         for line in progress.ending(status, output, logs):
             self.note(line)

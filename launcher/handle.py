@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from edl_allreduce.errors import DataError, EdlError, JobFailed, ModelError, StorageError, UsageError
 
@@ -20,6 +21,28 @@ ERRORS: dict[int, type[EdlError]] = {
 }
 
 
+@dataclass(frozen=True)
+class JobSummary:
+    """A line of `edl jobs`.
+
+    Attributes:
+        backend: local or kubernetes.
+        kind: train, evaluate, predict.
+        phase: as in Status; "killed" when nothing of an unfinished job is left.
+        began: seconds since 1970.
+        workers: how many are wanted.
+        message: what there is to say besides.
+    """
+
+    name: str
+    backend: str
+    kind: str
+    phase: str
+    began: float
+    workers: int
+    message: str = ""
+
+
 class JobHandle(ABC):
     """A job that has been started."""
 
@@ -30,13 +53,8 @@ class JobHandle(ABC):
 
     @property
     @abstractmethod
-    def folder(self) -> Path:
-        """The job's own folder."""
-
-    @property
-    @abstractmethod
-    def logs_folder(self) -> Path:
-        """The folder with one log file per process."""
+    def logs_hint(self) -> str:
+        """Where its logs are, for people: "logs in FOLDER", "edl logs NAME"."""
 
     @property
     @abstractmethod
@@ -87,12 +105,41 @@ class JobHandle(ABC):
             JobFailed: the job has ended, or its coordinator does not answer.
         """
 
+    @abstractmethod
+    def events(self, follow: bool = False, steps: bool = False) -> Iterator[dict[str, Any]]:
+        """What has happened to the job, in order: the lines of its history, see `rendezvous.telemetry`.
 
-def error_of(status: Status, name: str, logs: Path) -> EdlError | None:
+        Args:
+            follow: go on with what happens from now on, until the job has ended.
+            steps: every step as well.
+        """
+
+    @abstractmethod
+    def logs(self, worker: int | None = None, follow: bool = False) -> Iterator[str]:
+        """The lines of a process's log, without line ends.
+
+        Args:
+            worker: its id; None: the coordinator's.
+            follow: go on with what is written from now on, until the process has ended.
+
+        Raises:
+            UsageError: there is no such log, or no longer; names those that there are.
+        """
+
+    @abstractmethod
+    def dashboard(self) -> AbstractContextManager[str]:
+        """The URL of the job's dashboard, as long as the context is open; the token is in its fragment.
+
+        Raises:
+            JobFailed: the job has ended, or its coordinator does not answer.
+        """
+
+
+def error_of(status: Status, name: str, logs: str) -> EdlError | None:
     """What went wrong with a job that has ended with this status; None when its trained model is in the output."""
     if status.phase == "done":
         return None
     if status.phase == "stopped":
-        return JobFailed(f"job {name} was stopped{f': {status.message}' if status.message else ''}; logs in {logs}")
+        return JobFailed(f"job {name} was stopped{f': {status.message}' if status.message else ''}; {logs}")
     kind = ERRORS.get(status.exit_code, JobFailed)
-    return kind(f"{status.message or f'job {name} failed'}; logs in {logs}")
+    return kind(f"{status.message or f'job {name} failed'}; {logs}")

@@ -43,5 +43,5 @@ def stop(job: str) -> None:
     handle = attach(job)
     handle.stop()
     status = handle.status()
-    lines = ending(status, "its output", handle.logs_folder) or [status.phase]
+    lines = ending(status, "its output", handle.logs_hint) or [status.phase]
     print(handle.name, "\n".join(lines))

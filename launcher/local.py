@@ -86,11 +86,17 @@ class LocalJob(JobHandle):
 
     @property
     def folder(self) -> Path:
+        """The job's own folder."""
         return self._files.path
 
     @property
     def logs_folder(self) -> Path:
+        """The folder with one log file per process."""
         return self._files.logs
+
+    @property
+    def logs_hint(self) -> str:
+        return f"logs in {self._files.logs}"
 
     @property
     def pid(self) -> int:
@@ -221,7 +227,7 @@ class LocalJob(JobHandle):
         return status
 
     def _error(self) -> EdlError | None:
-        return self._crash or error_of(self.status(), self.name, self.logs_folder)
+        return self._crash or error_of(self.status(), self.name, self.logs_hint)
 
 
 def _with_message(status: Status, message: str) -> Status:

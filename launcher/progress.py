@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.handle import ENDED, RUNNING
@@ -77,7 +76,7 @@ def fraction(status: Status) -> float:
     return min(1.0, epochs / max(1, status.num_epochs))
 
 
-def ending(status: Status, output: str, logs: Path) -> list[str]:
+def ending(status: Status, output: str, logs: str) -> list[str]:
     """The last lines: how it went, and where everything is; after a failure the error says that."""
     if status.job in TASKS:
         return _tasks_ending(status, output, logs)
@@ -88,10 +87,10 @@ def ending(status: Status, output: str, logs: Path) -> list[str]:
         return [
             f"trained {epochs}, {steps}{'' if math.isnan(status.loss) else f'; the last loss is {status.loss:.4g}'}",
             *_where_time_went(status),
-            f"model in {output}, logs in {logs}",
+            f"model in {output}, {logs}",
         ]
     if status.phase == "stopped":
-        return [f"stopped after {steps}; logs in {logs}", *_how_to_go_on(status)]
+        return [f"stopped after {steps}; {logs}", *_how_to_go_on(status)]
     return [f"ended after {steps}", *_how_to_go_on(status)] if status.position.step else []
 
 
@@ -130,16 +129,16 @@ def _tasks_summary(status: Status) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _tasks_ending(status: Status, output: str, logs: Path) -> list[str]:
+def _tasks_ending(status: Status, output: str, logs: str) -> list[str]:
     records = f"{_count(status.work.records_done, 'record')} in {clock(status.seconds)}"
     if status.phase != "done":
-        return [f"{status.phase} after {records}; logs in {logs}"]
+        return [f"{status.phase} after {records}; {logs}"]
     if status.job == "predict":
-        return [f"predicted {records}", f"predictions in {output}, logs in {logs}"]
+        return [f"predicted {records}", f"predictions in {output}, {logs}"]
     found = status.evaluations[-1].values if status.evaluations else {}
     width = max(map(len, found), default=0)
     lines = [f"  {name:<{width}}  {found[name]:.6g}" for name in in_order(found)]
-    return [f"evaluated {records}", *lines, f"figures in {output}, logs in {logs}" if output else f"logs in {logs}"]
+    return [f"evaluated {records}", *lines, f"figures in {output}, {logs}" if output else f"{logs}"]
 
 
 def _where_time_went(status: Status) -> list[str]:

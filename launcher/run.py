@@ -64,7 +64,7 @@ def _follow(handle: local.LocalJob, launch: LaunchSpec, plan: Plan, display: Sil
     for status in handle.watch():
         display.show(status)
         if not launch.wait and status.phase in RUNNING:
-            display.note(f"job {handle.name} goes on in the background; logs in {handle.logs_folder}")
+            display.note(f"job {handle.name} goes on in the background; {handle.logs_hint}")
             display.note(f"edl scale {handle.name} N changes its number of workers, edl stop {handle.name} ends it")
             return
-    display.end(handle.status(), plan.job.output.output, handle.logs_folder)
+    display.end(handle.status(), plan.job.output.output, handle.logs_hint)

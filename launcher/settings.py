@@ -18,7 +18,15 @@ from edl_allreduce.task_spec import EvaluateSpec, Job, PredictSpec
 class LaunchSpec:
     """Launch."""
 
-    dry_run: bool = flag("print what would be started and written, and do neither", False)
+    backend: str = flag(
+        "where the job runs: local (processes of this machine) or kubernetes (default: $EDL_BACKEND, else local)",
+        "",
+        check="local or kubernetes",
+        metavar="local|kubernetes",
+    )
+    dry_run: bool = flag(
+        "print what would be started and written (on Kubernetes: the manifests), and do neither", False
+    )
     wait: bool = flag("wait for the result; with --nowait the job goes on in the background", True)
     quiet: bool = flag("show no progress", False)
     job_name: str = flag(

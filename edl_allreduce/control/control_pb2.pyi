@@ -823,14 +823,16 @@ class Round(google.protobuf.message.Message):
 
     NUMBER_FIELD_NUMBER: builtins.int
     MEMBERS_FIELD_NUMBER: builtins.int
+    STORE_ADDRESS_FIELD_NUMBER: builtins.int
     STORE_PORT_FIELD_NUMBER: builtins.int
     SYNCHRONIZE_FIELD_NUMBER: builtins.int
     POSITION_FIELD_NUMBER: builtins.int
     LANES_FIELD_NUMBER: builtins.int
     GLOBAL_BATCH_FIELD_NUMBER: builtins.int
     number: builtins.int
+    store_address: builtins.str
+    """IP address of Horovod's store"""
     store_port: builtins.int
-    """Horovod's store, on the coordinator's address"""
     synchronize: builtins.bool
     """rank 0 broadcasts its state first"""
     global_batch: builtins.int
@@ -851,6 +853,7 @@ class Round(google.protobuf.message.Message):
         *,
         number: builtins.int = ...,
         members: collections.abc.Iterable[builtins.int] | None = ...,
+        store_address: builtins.str = ...,
         store_port: builtins.int = ...,
         synchronize: builtins.bool = ...,
         position: global___Position | None = ...,
@@ -858,7 +861,7 @@ class Round(google.protobuf.message.Message):
         global_batch: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["global_batch", b"global_batch", "lanes", b"lanes", "members", b"members", "number", b"number", "position", b"position", "store_port", b"store_port", "synchronize", b"synchronize"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["global_batch", b"global_batch", "lanes", b"lanes", "members", b"members", "number", b"number", "position", b"position", "store_address", b"store_address", "store_port", b"store_port", "synchronize", b"synchronize"]) -> None: ...
 
 global___Round = Round
 
@@ -1046,6 +1049,43 @@ class StopRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["reason", b"reason"]) -> None: ...
 
 global___StopRequest = StopRequest
+
+@typing.final
+class EventsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FOLLOW_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    follow: builtins.bool
+    """go on with what happens from now on"""
+    steps: builtins.bool
+    """every step as well"""
+    def __init__(
+        self,
+        *,
+        follow: builtins.bool = ...,
+        steps: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["follow", b"follow", "steps", b"steps"]) -> None: ...
+
+global___EventsRequest = EventsRequest
+
+@typing.final
+class Event(google.protobuf.message.Message):
+    """One line of the job's history, see `rendezvous.telemetry`."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JSON_FIELD_NUMBER: builtins.int
+    json: builtins.str
+    def __init__(
+        self,
+        *,
+        json: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["json", b"json"]) -> None: ...
+
+global___Event = Event
 
 @typing.final
 class Status(google.protobuf.message.Message):
@@ -1306,11 +1346,12 @@ class WorkerStatus(google.protobuf.message.Message):
     HEARTBEAT_SECONDS_FIELD_NUMBER: builtins.int
     LANES_FIELD_NUMBER: builtins.int
     COMPUTE_SECONDS_FIELD_NUMBER: builtins.int
+    WAITS_FOR_FIELD_NUMBER: builtins.int
     id: builtins.int
     host: builtins.str
     pid: builtins.int
     state: builtins.str
-    """starting, unheard, preparing, restoring, ready, training, saving, exporting, leaving"""
+    """pending, starting, unheard, preparing, restoring, ready, training, saving, exporting, leaving"""
     rank: builtins.int
     """-1: not in a round"""
     heartbeat_seconds: builtins.float
@@ -1319,6 +1360,8 @@ class WorkerStatus(google.protobuf.message.Message):
     """in the round in progress"""
     compute_seconds: builtins.float
     """of its own part of a step; 0: not known"""
+    waits_for: builtins.str
+    """why it is pending: "0/2 nodes are available: 2 Insufficient cpu" """
     def __init__(
         self,
         *,
@@ -1330,8 +1373,9 @@ class WorkerStatus(google.protobuf.message.Message):
         heartbeat_seconds: builtins.float = ...,
         lanes: builtins.int = ...,
         compute_seconds: builtins.float = ...,
+        waits_for: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["compute_seconds", b"compute_seconds", "heartbeat_seconds", b"heartbeat_seconds", "host", b"host", "id", b"id", "lanes", b"lanes", "pid", b"pid", "rank", b"rank", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compute_seconds", b"compute_seconds", "heartbeat_seconds", b"heartbeat_seconds", "host", b"host", "id", b"id", "lanes", b"lanes", "pid", b"pid", "rank", b"rank", "state", b"state", "waits_for", b"waits_for"]) -> None: ...
 
 global___WorkerStatus = WorkerStatus
 

@@ -54,6 +54,11 @@ class CoordinatorStub(object):
                 request_serializer=edl__allreduce_dot_control_dot_control__pb2.StopRequest.SerializeToString,
                 response_deserializer=edl__allreduce_dot_control_dot_control__pb2.Empty.FromString,
                 _registered_method=True)
+        self.Events = channel.unary_stream(
+                '/edl_allreduce.control.Coordinator/Events',
+                request_serializer=edl__allreduce_dot_control_dot_control__pb2.EventsRequest.SerializeToString,
+                response_deserializer=edl__allreduce_dot_control_dot_control__pb2.Event.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServicer(object):
@@ -87,6 +92,13 @@ class CoordinatorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Events(self, request, context):
+        """What has happened so far, in order, and what happens from now on, until the job has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -109,6 +121,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=edl__allreduce_dot_control_dot_control__pb2.StopRequest.FromString,
                     response_serializer=edl__allreduce_dot_control_dot_control__pb2.Empty.SerializeToString,
+            ),
+            'Events': grpc.unary_stream_rpc_method_handler(
+                    servicer.Events,
+                    request_deserializer=edl__allreduce_dot_control_dot_control__pb2.EventsRequest.FromString,
+                    response_serializer=edl__allreduce_dot_control_dot_control__pb2.Event.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -219,6 +236,33 @@ class Coordinator(object):
             '/edl_allreduce.control.Coordinator/Stop',
             edl__allreduce_dot_control_dot_control__pb2.StopRequest.SerializeToString,
             edl__allreduce_dot_control_dot_control__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Events(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/edl_allreduce.control.Coordinator/Events',
+            edl__allreduce_dot_control_dot_control__pb2.EventsRequest.SerializeToString,
+            edl__allreduce_dot_control_dot_control__pb2.Event.FromString,
             options,
             channel_credentials,
             insecure,

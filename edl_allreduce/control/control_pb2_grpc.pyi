@@ -47,6 +47,12 @@ class CoordinatorStub:
     ]
     """End the job; workers stop, nothing is written to the output."""
 
+    Events: grpc.UnaryStreamMultiCallable[
+        edl_allreduce.control.control_pb2.EventsRequest,
+        edl_allreduce.control.control_pb2.Event,
+    ]
+    """What has happened so far, in order, and what happens from now on, until the job has ended."""
+
 class CoordinatorAsyncStub:
     Work: grpc.aio.StreamStreamMultiCallable[
         edl_allreduce.control.control_pb2.FromWorker,
@@ -71,6 +77,12 @@ class CoordinatorAsyncStub:
         edl_allreduce.control.control_pb2.Empty,
     ]
     """End the job; workers stop, nothing is written to the output."""
+
+    Events: grpc.aio.UnaryStreamMultiCallable[
+        edl_allreduce.control.control_pb2.EventsRequest,
+        edl_allreduce.control.control_pb2.Event,
+    ]
+    """What has happened so far, in order, and what happens from now on, until the job has ended."""
 
 class CoordinatorServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
@@ -104,5 +116,13 @@ class CoordinatorServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[edl_allreduce.control.control_pb2.Empty, collections.abc.Awaitable[edl_allreduce.control.control_pb2.Empty]]:
         """End the job; workers stop, nothing is written to the output."""
+
+    @abc.abstractmethod
+    def Events(
+        self,
+        request: edl_allreduce.control.control_pb2.EventsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[edl_allreduce.control.control_pb2.Event], collections.abc.AsyncIterator[edl_allreduce.control.control_pb2.Event]]:
+        """What has happened so far, in order, and what happens from now on, until the job has ended."""
 
 def add_CoordinatorServicer_to_server(servicer: CoordinatorServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
