@@ -31,7 +31,7 @@ EXTRAS = {
     "sql": ["sqlalchemy>=2.0.36"],
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2025.2"],
-    "kubernetes": ["cryptography>=42", "kubernetes>=31", "pyyaml>=6"],
+    "kubernetes": ["cryptography>=42", "kubernetes>=31,<37", "pyyaml>=6"],
     "docker": ["docker>=7.1"],
     "demo": ["scikit-learn>=1.5"],
     "bench": ["matplotlib>=3.9"],
