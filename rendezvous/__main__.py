@@ -92,7 +92,7 @@ async def _run(spec: Job, folder: JobFolder, restarts: int) -> int:
         telemetry.tasks_done |= {task: "" for task in there if task not in telemetry.tasks_done}
         board = TensorBoard(spec.output.output, folder.path) if isinstance(spec, JobSpec) else None
         if board:
-            telemetry.listener = board.note
+            telemetry.listeners.append(board.note)
         site = Site(folder.name, ADDRESS, str(folder.path))
         coordinator = Coordinator(spec, dataset, site, state, telemetry, time.monotonic, validation)
         await start_serving(server, coordinator)

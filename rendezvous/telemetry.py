@@ -1,7 +1,7 @@
 """What the job has done so far, from the workers' heartbeats: steps, losses, rounds, pauses, and where the time went.
 
 Everything it is told is also written to the job's history, one JSON line each, from which a coordinator that takes over
-learns what the one before it knew:
+learns what the one before it knew. Every line but those of steps has also a "time", in seconds since 1970:
 
     {"round": 3, "members": [0, 2], "lanes": [32, 32], "cause": "worker 1 hung", "kind": "hung", "first_step": 120, …}
     {"round": 3, "paused_seconds": 0.21}                 nobody was stepping for so long before its first step
@@ -13,7 +13,7 @@ learns what the one before it knew:
     {"evaluation": 120, "epoch": 1, "figures": {"loss": 0.3, "auc": 0.91}, "seconds": 0.2}     0: of a trained model
     {"epoch_end": 1, "step": 120, "figures": {"loss": 0.31, "val_loss": 0.3}, "seconds": 0.2, "stopped": ""}
     {"target": 4}                                        somebody wants so many workers
-    {"restart": 1, "time": …}                            another coordinator has taken over
+    {"restart": 1}                                       another coordinator has taken over
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Telemetry:
         checkpoint, checkpoint_error: the newest complete one, and why the last try failed.
         tasks_done: of a job of tasks: those that count, and in base64 what each adds to the sums.
         evaluations, epochs: the newest finished ones.
-        listener: gets every line that is written to the history.
+        listeners: each gets every line that is written to the history.
     """
 
     history: TextIO | None = None
@@ -96,7 +96,7 @@ class Telemetry:
     tasks_done: dict[int, str] = field(default_factory=dict)
     evaluations: deque[pb.Evaluation] = field(default_factory=lambda: deque(maxlen=KEPT))
     epochs: deque[pb.EpochEnd] = field(default_factory=lambda: deque(maxlen=KEPT))
-    listener: Callable[[dict[str, Any]], None] = lambda line: None
+    listeners: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
     _start: int = 0  # the step before the first one told: a resumed job's checkpoint
     _useful: array[float] = field(default_factory=lambda: array("d"))  # seconds of each step since
     _records: array[int] = field(default_factory=lambda: array("L"))
@@ -229,7 +229,7 @@ class Telemetry:
     def restarted(self, restarts: int) -> None:
         """This coordinator has taken over from another one."""
         self.restarts = restarts
-        self._write({"restart": restarts, "time": round(self.wall(), 3)})
+        self._write({"restart": restarts})
 
     def records_per_second(self) -> float:
         """Over the last seconds; 0 when not known."""
@@ -365,6 +365,10 @@ class Telemetry:
         return self.lost.setdefault(kind, Lost())
 
     def _write(self, line: dict[str, Any]) -> None:
-        if self.history:
-            self.history.write(json.dumps(line) + "\n")
-            self.listener(line)
+        if not self.history:
+            return
+        if "loss" not in line:
+            line = {"time": round(self.wall(), 3)} | line
+        self.history.write(json.dumps(line) + "\n")
+        for listener in tuple(self.listeners):
+            listener(line)
