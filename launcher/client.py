@@ -62,6 +62,12 @@ class Client:
         request = WatchRequest(interval_seconds=WATCH_SECONDS)
         return stub.Watch(request, timeout=timeout, metadata=self._metadata())
 
+    def events(self, stub: CoordinatorStub, follow: bool, steps: bool) -> Any:
+        """The call whose answers are lines of the job's history."""
+        from edl_allreduce.control.control_pb2 import EventsRequest
+
+        return stub.Events(EventsRequest(follow=follow, steps=steps), metadata=self._metadata())
+
     def scale(self, num_workers: int) -> int:
         """As `JobHandle.scale`."""
         if num_workers < 1:
