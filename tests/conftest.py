@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import hypothesis
 import pytest
 
 from edl_allreduce import recordio
+from tests.clusters import Cluster, a_cluster
 from tests.jobs import BATCH, EPOCHS, REPOSITORY, Job, Train
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-for name in [name for name in os.environ if name.startswith(("EDL_", "HOROVOD_"))]:
+for name in [name for name in os.environ if name.startswith(("EDL_", "HOROVOD_")) and not name.startswith("EDL_TEST_")]:
     del os.environ[name]
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
@@ -54,3 +56,10 @@ def train(tmp_path: Path, digits: Path) -> Train:
         return Job(home, defaults | flags)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A namespace of a real cluster, see tests/clusters.py."""
+    with a_cluster() as found:
+        yield found
