@@ -5,6 +5,7 @@ $EDL_HOME, or $XDG_STATE_HOME/edl_allreduce, or ~/.local/state/edl_allreduce
     ├── spec.json                  the JobSpec (the launcher writes it)
     ├── token                      what every gRPC call must carry; mode 0600 (the launcher)
     ├── address                    HOST:PORT of the coordinator, there as soon as it serves (the coordinator)
+    ├── dashboard                  the URL of the job's page, there as soon as that is served (the coordinator)
     ├── status.json                the last Status message (the coordinator, when the job ends)
     ├── dataset.pb                 the Dataset message: which files, cut into which tasks (the first coordinator)
     ├── validation.pb              the same of validation_data
@@ -65,6 +66,10 @@ class JobFolder:
     @property
     def address(self) -> Path:
         return self.path / "address"
+
+    @property
+    def dashboard(self) -> Path:
+        return self.path / "dashboard"
 
     @property
     def status(self) -> Path:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import os
 import secrets
 import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edl_allreduce.errors import EdlError, JobFailed, StorageError, UsageError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.processes import describe_exit
 from edl_allreduce.task_spec import to_json
-from launcher.client import RETRY_SECONDS, Client, final_status
+from launcher import history, logs
+from launcher.client import RETRY_SECONDS, Client, final_status, how_it_ended
 from launcher.handle import ENDED, JobHandle, error_of
 from launcher.plan import Plan
 from launcher.process import Leader, spawn, tail
@@ -85,16 +86,6 @@ class LocalJob(JobHandle):
         return self._files.name
 
     @property
-    def folder(self) -> Path:
-        """The job's own folder."""
-        return self._files.path
-
-    @property
-    def logs_folder(self) -> Path:
-        """The folder with one log file per process."""
-        return self._files.logs
-
-    @property
     def logs_hint(self) -> str:
         return f"logs in {self._files.logs}"
 
@@ -151,6 +142,30 @@ class LocalJob(JobHandle):
 
     def scale(self, num_workers: int) -> int:
         return self._client.scale(num_workers)
+
+    def events(self, follow: bool = False, steps: bool = False) -> Iterator[dict[str, Any]]:
+        told = 0
+        if follow:
+            for line in history.follow(self._client, self._ended.wait, steps):
+                told += 1
+                yield line
+            self._ended.wait()
+        yield from itertools.islice(history.written(self._files.history, steps), told, None)
+
+    def logs(self, worker: int | None = None, follow: bool = False) -> Iterator[str]:
+        return logs.read(self._files, worker, self._ended.wait if follow else None)
+
+    @contextlib.contextmanager
+    def dashboard(self) -> Iterator[str]:
+        if self._client.await_address() is None:
+            raise JobFailed(f"job {self.name} has ended: {how_it_ended(self._files)}")
+        try:
+            url = self._files.dashboard.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            raise JobFailed(
+                f"job {self.name}: its coordinator serves no dashboard; see {self._files.coordinator_log}"
+            ) from None
+        yield url
 
     def _reap(self) -> None:
         """Waits for the job's end, kills what it may have left behind, and tells everyone."""

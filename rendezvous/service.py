@@ -13,7 +13,7 @@ import grpc
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control import control_pb2_grpc
 from edl_allreduce.errors import EdlError
-from rendezvous import events
+from rendezvous import events, history
 from rendezvous.coordinator import Coordinator
 from rendezvous.status import make_status
 
@@ -83,6 +83,12 @@ class Service(control_pb2_grpc.CoordinatorServicer):
         """Ends the job."""
         self._coordinator.tell(events.Stopped(request.reason or "stopped by request"))
         return pb.Empty()
+
+    async def Events(self, request: pb.EventsRequest, context: Any) -> AsyncIterator[pb.Event]:
+        """The job's history, and what happens from now on."""
+        async with contextlib.aclosing(history.read(self._coordinator, request.follow, request.steps)) as lines:
+            async for line in lines:
+                yield pb.Event(json=line)
 
 
 class TokenCheck(grpc.aio.ServerInterceptor):

@@ -17,10 +17,12 @@ being started again by the supervisor) and plays the scenario in the variable FA
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
@@ -32,6 +34,8 @@ from google.protobuf import json_format
 from edl_allreduce.control import control_pb2_grpc
 from edl_allreduce.control.control_pb2 import (
     Empty,
+    Event,
+    EventsRequest,
     Position,
     RoundStatus,
     ScaleRequest,
@@ -55,6 +59,7 @@ class FakeCoordinator(control_pb2_grpc.CoordinatorServicer):
         self.spec = JobSpec.from_json(folder.spec.read_text())
         self.token = folder.token.read_text()
         self.lock = threading.Condition()
+        self.lines = folder.history.read_text().splitlines() if folder.history.exists() else []
         self.stopped = threading.Event()
         self.target = self.spec.elastic.num_workers
         self.restarts = int(os.environ["EDL_RESTARTS"])
@@ -88,6 +93,19 @@ class FakeCoordinator(control_pb2_grpc.CoordinatorServicer):
         self.stopped.set()
         return Empty()
 
+    def Events(self, request: EventsRequest, context: Any) -> Iterator[Event]:
+        self._check(context)
+        told = 0
+        while True:
+            with self.lock:
+                fresh, ended = self.lines[told:], self.status.phase in ("done", "failed", "stopped")
+            yield from (Event(json=line) for line in fresh if request.steps or "loss" not in line)
+            told += len(fresh)
+            if ended or not request.follow:
+                return
+            with self.lock:
+                self.lock.wait(0.05)
+
     def Work(self, request_iterator: Any, context: Any) -> Any:
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no workers here")
 
@@ -109,6 +127,12 @@ class FakeCoordinator(control_pb2_grpc.CoordinatorServicer):
             self.status.target_workers = self.target
             self.lock.notify_all()
 
+    def write(self, line: dict[str, Any]) -> None:
+        with self.lock, self.folder.history.open("a") as file:
+            self.lines.append(json.dumps(line))
+            file.write(f"{self.lines[-1]}\n")
+            self.lock.notify_all()
+
     def round(self, cause: str, step: int, paused: float) -> None:
         with self.lock:
             number = len(self.status.rounds) + 1
@@ -116,6 +140,11 @@ class FakeCoordinator(control_pb2_grpc.CoordinatorServicer):
                 number=number, size=len(self.workers), cause=cause, paused_seconds=paused, first_step=step
             )
             self.status.rounds.append(each)
+        members = list(range(len(self.workers)))
+        line = {"round": number, "members": members, "cause": cause, "kind": "start" if number == 1 else "lost"}
+        self.write({"time": round(time.time(), 3)} | line | {"first_step": step})
+        if paused:
+            self.write({"time": round(time.time(), 3), "round": number, "paused_seconds": paused})
 
     def play(self) -> int:
         while len(self.workers) < self.target:
@@ -142,6 +171,7 @@ class FakeCoordinator(control_pb2_grpc.CoordinatorServicer):
             with self.lock:
                 self.status.position.CopyFrom(Position(epoch=min(1, 2 * step // STEPS), step=step))
             seconds = step * STEP_SECONDS
+            self.write({"step": step, "epoch": 0, "loss": 1 / step, "records": 50, "seconds": 0.02, "useful": 0.02})
             self.say(
                 phase="training", loss=1 / step, records_per_second=1e3, seconds_left=2.0, training_seconds=seconds
             )

@@ -46,7 +46,7 @@ def folder(name: str, home: Path, supervisor: Process | None = None) -> JobFolde
 
 def test_a_job_is_watched_scaled_and_stopped_by_another(forever: local.LocalJob) -> None:
     job = attach("dig")
-    assert (job.name, job.folder) == (forever.name, forever.folder)
+    assert (job.name, job.logs_hint) == (forever.name, forever.logs_hint)
     assert any(status.phase == "training" for status in job.watch()) and job.exit_code is None
     assert (job.scale(4), job.scale(1)) == (2, 4)
     with pytest.raises(TimeoutError):
@@ -128,7 +128,7 @@ def test_a_coordinator_that_does_not_answer(listens: bool, tmp_path: Path, monke
 
 
 def test_a_wrong_token_is_said_so(forever: local.LocalJob) -> None:
-    token = JobFolder(forever.folder).token
+    token = JobFolder.of(forever.name, os.environ).token
     token.write_text("wrong")
     with pytest.raises(JobFailed, match=r"^job digits-1: its coordinator answers UNAUTHENTICATED: wrong token$"):
         attach("digits-1").scale(2)

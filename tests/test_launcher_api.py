@@ -39,7 +39,7 @@ def test_training_shows_progress_and_returns_the_job(capsys: pytest.CaptureFixtu
     job = train()
     assert (job.exit_code, job.status().phase) == (0, "done")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == f"model in out, logs in {job.logs_folder}"
+    assert lines[-1] == f"model in out, {job.logs_hint}"
     assert "round 2 with 2 workers: worker 1 was lost, paused 0.17 s" in lines
 
 

@@ -46,7 +46,7 @@ def test_a_job_is_followed_to_its_end() -> None:
     assert phases == sorted(phases, key=order.index) and phases[-1] == "done"
     final = job.wait()
     assert (final.phase, final.position.step, len(final.rounds), job.exit_code) == ("done", 40, 2, 0)
-    assert job.name == plan.folder.name and job.logs_folder == plan.folder.path / "logs"
+    assert job.name == plan.folder.name and job.logs_hint == f"logs in {plan.folder.logs}"
     assert [status.phase for status in job.watch()] == ["done"], "an ended job still tells how it ended"
     assert gone(job.pid)
 
@@ -137,7 +137,7 @@ def test_the_users_error_has_its_own_type_and_code() -> None:
     job = local.start(planned("model_error"))
     with pytest.raises(ModelError) as caught:
         job.wait(30)
-    assert str(caught.value) == f"model_zoo/digits.py:12: NameError: name 'x' is not defined; logs in {job.logs_folder}"
+    assert str(caught.value) == f"model_zoo/digits.py:12: NameError: name 'x' is not defined; {job.logs_hint}"
     assert job.exit_code == ModelError.exit_code
 
 
