@@ -74,6 +74,7 @@ setup(
         "google-crc32c>=1.6",
         "grpcio>=1.73.1",
         "numpy>=1.26",
+        "prometheus-client>=0.21",
         "protobuf>=6.31,<8",
         "psutil>=5.9",
         "rich>=13.7",

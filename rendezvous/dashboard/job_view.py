@@ -1,0 +1,99 @@
+"""What a dashboard shows: a job, as it is asked for status, curves, logs, and told what to do.
+
+The page, the API and the metrics know jobs only by this, so that a job that runs and one that is only recorded are
+shown in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.task_spec import Job
+from rendezvous.dashboard.activity import Activities
+from rendezvous.dashboard.record import Record
+
+
+@dataclass(frozen=True)
+class WorkerFacts:
+    """What is known of a worker besides its status.
+
+    Attributes:
+        activity: what its training thread does, in words; empty: not known.
+        memory_bytes: resident; None: not known.
+    """
+
+    activity: str = ""
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class LogTail:
+    """The end of a log.
+
+    Attributes:
+        lines: the newest ones, oldest first.
+        truncated: there is more before them.
+        unavailable: why there are none, for people; empty: there are.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    truncated: bool = False
+    unavailable: str = ""
+
+
+class Controls(Protocol):
+    """What can be done about a job that runs."""
+
+    def scale(self, num_workers: int) -> None:
+        """Keeps this many workers alive from now on."""
+
+    def checkpoint(self) -> None:
+        """Writes a checkpoint after the step in progress.
+
+        Raises:
+            UsageError: there is nothing to write.
+        """
+
+    def stop(self, reason: str) -> None:
+        """Ends the job."""
+
+
+class JobView(Protocol):
+    """A job that is shown.
+
+    Attributes:
+        name: of the job.
+        spec: its settings.
+        controls: None: it does not run any more.
+        loaded: set as soon as the record has everything that was there before.
+        ended: set when nothing changes any more.
+    """
+
+    name: str
+    spec: Job
+    controls: Controls | None
+    loaded: asyncio.Event
+    ended: asyncio.Event
+
+    @property
+    def record(self) -> Record:
+        """The job's history."""
+
+    @property
+    def activities(self) -> Activities:
+        """What its workers' time goes into."""
+
+    def status(self) -> pb.Status:
+        """The very message that the command line shows."""
+
+    def facts(self, status: pb.Status) -> dict[int, WorkerFacts]:
+        """More about the workers, by id."""
+
+    async def log(self, worker: int | None, lines: int) -> LogTail:
+        """The end of a worker's log; None: the coordinator's."""
+
+    def extra(self) -> dict[str, Any]:
+        """What else the page needs to know about the job."""

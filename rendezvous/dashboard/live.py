@@ -1,0 +1,200 @@
+"""A running job as the dashboard shows it, from its coordinator and its history."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.job_folder import JobFolder
+from rendezvous import events
+from rendezvous.dashboard.activity import WORDS, Activities
+from rendezvous.dashboard.job_view import Controls, LogTail, WorkerFacts
+from rendezvous.dashboard.record import Line, Record
+from rendezvous.state import WorkerState
+from rendezvous.status import make_status
+
+if TYPE_CHECKING:
+    from rendezvous.coordinator import Coordinator
+
+log = logging.getLogger(__name__)
+
+LOG_BYTES = 1 << 18  # of a log that are looked at
+SAMPLE_SECONDS = 0.5
+MEMORY_SECONDS = 2.0  # between two looks at how much memory workers use
+
+
+class LiveJob:
+    """See `job_view.JobView`.
+
+    Args:
+        coordinator: of the job.
+    """
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self.name, self.spec = coordinator.site.name, coordinator.spec
+        self.controls: Controls | None = LiveControls(coordinator)
+        self.loaded, self.ended = asyncio.Event(), coordinator.ended
+        self.record, self.activities = Record(), Activities()
+        history = coordinator.telemetry.history
+        self._history = Path(history.name) if history else None
+        self._backlog: list[Line] = []
+        self._memory = Memory()
+        self._sampled: dict[int, float] = {}  # worker → when its counted heartbeat came
+        coordinator.telemetry.listeners.append(self._note)
+        size = os.fstat(history.fileno()).st_size if history else 0
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._load(size)), loop.create_task(self._sample())]
+
+    async def close(self) -> None:
+        """Notes nothing any more."""
+        with contextlib.suppress(ValueError):
+            self._coordinator.telemetry.listeners.remove(self._note)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def status(self) -> pb.Status:
+        return make_status(self._coordinator)
+
+    def facts(self, status: pb.Status) -> dict[int, WorkerFacts]:
+        presences = self._coordinator.presences
+        memory = self._memory.of({each.id: each.pid for each in status.workers}, self._coordinator.now())
+        return {
+            each.id: WorkerFacts(
+                activity=WORDS[presences[each.id].doing.activity] if each.id in presences and each.rank >= 0 else "",
+                memory_bytes=memory.get(each.id),
+            )
+            for each in status.workers
+        }
+
+    async def log(self, worker: int | None, lines: int) -> LogTail:
+        if self._history is None:
+            return LogTail(unavailable="this job keeps no logs")
+        folder = JobFolder(self._history.parent)
+        path = folder.coordinator_log if worker is None else folder.worker_log(worker)
+        return await asyncio.to_thread(tail, path, lines)
+
+    def extra(self) -> dict[str, Any]:
+        return {"lanes": self._coordinator.dataset.lanes, "tasks": len(self._coordinator.dataset.tasks)}
+
+    def _note(self, line: Line) -> None:
+        if self.loaded.is_set():
+            self.record.note(line)
+        else:
+            self._backlog.append(line)
+
+    async def _load(self, size: int) -> None:
+        """Reads what earlier coordinators have written."""
+        if self._history and size:
+            try:
+                self.record = await asyncio.to_thread(read_history, self._history, size)
+            except OSError as error:
+                log.warning("%s: %s: the dashboard shows nothing of before", self._history, error.strerror)
+        for line in self._backlog:
+            self.record.note(line)
+        self._backlog.clear()
+        self.loaded.set()
+
+    async def _sample(self) -> None:
+        coordinator = self._coordinator
+        while not self.ended.is_set():
+            seen = []
+            for id, presence in coordinator.presences.items():
+                worker = coordinator.state.workers.get(id)
+                training = worker is not None and worker.state is WorkerState.TRAINING
+                if training and presence.heard != self._sampled.get(id):
+                    seen.append(presence.doing.activity)
+            self._sampled = {id: presence.heard for id, presence in coordinator.presences.items()}
+            self.activities.note(coordinator.telemetry.wall(), seen)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.ended.wait(), SAMPLE_SECONDS)
+
+
+class LiveControls:
+    """See `job_view.Controls`."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+
+    def scale(self, num_workers: int) -> None:
+        self._coordinator.scale(num_workers)
+
+    def checkpoint(self) -> None:
+        self._coordinator.checkpoint()
+
+    def stop(self, reason: str) -> None:
+        self._coordinator.tell(events.Stopped(reason))
+
+
+class Memory:
+    """How much memory workers use that are processes of this machine, looked up now and then."""
+
+    def __init__(self) -> None:
+        self._processes: dict[int, tuple[int, psutil.Process | None]] = {}
+        self._bytes: dict[int, int] = {}
+        self._looked_at = float("-inf")
+
+    def of(self, pids: dict[int, int], now: float) -> dict[int, int]:
+        """Resident bytes by worker, of those whose process is here; `pids` tells what each says of itself."""
+        if now - self._looked_at < MEMORY_SECONDS:
+            return self._bytes
+        self._looked_at, self._bytes = now, {}
+        self._processes = {id: self._processes.get(id, (0, None)) for id in pids}
+        for id, pid in pids.items():
+            if self._processes[id][0] != pid:
+                self._processes[id] = (pid, _worker_process(pid, id))
+            process = self._processes[id][1]
+            with contextlib.suppress(psutil.Error):
+                if process:
+                    self._bytes[id] = process.memory_info().rss
+        return self._bytes
+
+
+def _worker_process(pid: int, id: int) -> psutil.Process | None:
+    """The process of this number, if it is that worker: in a pod numbers are those of another machine."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid) if pid else None
+        return process if process and f"--worker_id={id}" in process.cmdline() else None
+    return None
+
+
+def read_history(path: Path, size: int) -> Record:
+    """What the first `size` bytes of a history tell."""
+    record, left = Record(), size
+    with open(path, encoding="utf-8", errors="replace", newline="\n") as lines:
+
+        def known() -> Any:
+            nonlocal left
+            for line in lines:
+                left -= len(line.encode())
+                if left < 0:
+                    return
+                yield line
+
+        record.read(known())
+    return record
+
+
+def tail(path: Path, lines: int) -> LogTail:
+    """The last lines of a file."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LOG_BYTES))
+            text = file.read(LOG_BYTES).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return LogTail(unavailable="there is no log of it here")
+    except OSError as error:
+        return LogTail(unavailable=f"its log cannot be read: {error.strerror}")
+    found = deque(text.splitlines(), lines + 1)
+    whole = list(found)[-lines:]
+    return LogTail(whole, truncated=len(found) > lines or size > LOG_BYTES)

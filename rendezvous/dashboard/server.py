@@ -1,0 +1,86 @@
+"""Serves the dashboard in the coordinator's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from edl_allreduce.errors import EdlError
+from rendezvous.dashboard.access import Guard, Rules
+from rendezvous.dashboard.api import make_app
+from rendezvous.dashboard.live import LiveJob
+from rendezvous.dashboard.stream import Hub
+
+if TYPE_CHECKING:
+    from rendezvous.tls import Tls
+
+MAX_CONNECTIONS = 512
+CLOSE_SECONDS = 2  # for answers that are under way
+
+
+class Server(uvicorn.Server):
+    """Leaves signals to the coordinator."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Dashboard:
+    """A dashboard that is served.
+
+    Attributes:
+        port: where.
+    """
+
+    def __init__(self, job: LiveJob, hub: Hub, server: Server, listener: socket.socket) -> None:
+        self.port: int = listener.getsockname()[1]
+        self._job, self._hub, self._server = job, hub, server
+        self._serving = asyncio.get_running_loop().create_task(server.serve([listener]))
+
+    async def close(self) -> None:
+        """Tells all pages how the job stands, then ends; returns within seconds whoever is connected."""
+        await self._hub.close()
+        self._server.should_exit = True
+        await self._serving
+        await self._job.close()
+
+
+async def start(
+    job: LiveJob, token: str, address: str, port: int, tls: Tls | None, hosts: tuple[str, ...], open_to_readers: bool
+) -> Dashboard:
+    """See `rendezvous.dashboard.serve`."""
+    try:
+        listener = socket.create_server((address, port), family=_family(address))
+    except OSError as error:
+        await job.close()
+        raise EdlError(f"{address}:{port} cannot be listened on: {error.strerror}") from error
+    names = frozenset(name.lower().rstrip(".") for name in hosts)
+    hub = Hub(job)
+    rules = Rules(token, names, proxied=tls is not None, open_to_readers=open_to_readers)
+    config = uvicorn.Config(
+        Guard(make_app(job, hub), rules),
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
+    )
+    return Dashboard(job, hub, Server(config), listener)
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
