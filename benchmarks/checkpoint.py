@@ -50,7 +50,7 @@ def measure(
         checkpoints: how many are written for each size.
         output: folder for results.
     """
-    ring = Ring("127.0.0.1", ("127.0.0.1", 0))
+    ring = Ring("127.0.0.1", spared=0)
     ring.join()
     result: dict[str, Any] = {
         "machine": {"cores": os.cpu_count(), "load": os.getloadavg()[0], "platform": platform.platform()},

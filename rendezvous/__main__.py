@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-from google.protobuf import json_format
 
 from edl_allreduce import bundle, checkpoint, records, storage, task_spec
 from edl_allreduce.checkpoint import Checkpoint
@@ -25,9 +21,10 @@ from edl_allreduce.job_folder import JobFolder, write_whole
 from edl_allreduce.resume import check_data, checkpoint_to_resume
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import Job
-from rendezvous import custom_shards, events
-from rendezvous.coordinator import Coordinator, Site
-from rendezvous.provisioner.local import LocalProvisioner
+from rendezvous import custom_shards
+from rendezvous.coordinator import Coordinator
+from rendezvous.place import LocalPlace, Place
+from rendezvous.provisioner import Recovered
 from rendezvous.service import listen, start_serving
 from rendezvous.state import Phase, State, recovered
 from rendezvous.status import make_status
@@ -37,31 +34,53 @@ from rendezvous.tensorboard import TensorBoard
 
 log = logging.getLogger("rendezvous")
 
-ADDRESS = "127.0.0.1"
+DEPARTED_EXIT_CODE = 143  # as a shell says it of a program that SIGTERM has ended
 LAST_WATCH_SECONDS = 2.0  # how long launchers may take to fetch the last status
 
 
 def main() -> int:
-    """The exit code of the job."""
+    """The exit code of the job; DEPARTED when it goes on without this coordinator."""
     parser = argparse.ArgumentParser(prog="python -m rendezvous", description=__doc__)
     parser.add_argument("--job_folder", required=True, type=Path, help="with spec.json and token in it")
-    folder = JobFolder(parser.parse_args().job_folder.absolute())
+    parser.add_argument("--pod", action="store_true", help="it runs in a pod of Kubernetes, and its workers do")
+    arguments = parser.parse_args()
+    folder = JobFolder(arguments.job_folder.absolute())
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s.%(msecs)03d %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
+    return asyncio.run(_in_pod(folder) if arguments.pod else _here(folder))
+
+
+async def _here(folder: JobFolder) -> int:
+    return await _live(LocalPlace(folder, int(os.environ.get("EDL_RESTARTS", "0"))))
+
+
+async def _in_pod(folder: JobFolder) -> int:
+    from rendezvous.pod import PodPlace
+
+    code = await _live(await PodPlace.enter(folder))
+    logging.shutdown()
+    os._exit(code)  # calls to an API server that is away need not be waited for
+
+
+async def _live(place: Place) -> int:
+    """The exit code."""
+    status = place.final_status
     try:
-        spec = task_spec.from_json(folder.spec.read_text(encoding="utf-8"))
-        return asyncio.run(_run(spec, folder, int(os.environ.get("EDL_RESTARTS", "0"))))
+        if status is None:
+            spec = task_spec.from_json(place.folder.spec.read_text(encoding="utf-8"))
+            return await _run(place.settle(spec), place)
     except EdlError as error:
         log.error("%s", error)
-        _write_status(folder, pb.Status(phase="failed", message=str(error), exit_code=error.exit_code))
-        return error.exit_code
+        status = pb.Status(phase="failed", message=str(error), exit_code=error.exit_code)
+    await place.end(status)
+    return status.exit_code
 
 
-async def _run(spec: Job, folder: JobFolder, restarts: int) -> int:
-    trains = isinstance(spec, JobSpec)
+async def _run(spec: Job, place: Place) -> int:
+    trains, folder, restarts = isinstance(spec, JobSpec), place.folder, place.restarts
     if restarts and trains and await asyncio.to_thread(bundle.written_by, spec.output.output) == folder.name:
-        _write_status(folder, pb.Status(phase="done"))  # the coordinator before this one died over saying so
+        await place.end(pb.Status(phase="done"))  # the coordinator before this one died over saying so
         return 0
     newest = await asyncio.to_thread(_newest_checkpoint, spec, restarts) if isinstance(spec, JobSpec) else None
     dataset = await asyncio.to_thread(_dataset, spec, folder, newest)
@@ -69,45 +88,55 @@ async def _run(spec: Job, folder: JobFolder, restarts: int) -> int:
     if newest and not restarts:
         check_data(dataset.fingerprint, newest)
     there = [] if isinstance(spec, JobSpec) else await asyncio.to_thread(begin_result, spec, dataset)
-    server, port = listen(folder.token.read_text(encoding="ascii").strip(), ADDRESS, _port_before(folder))
+    token = folder.token.read_text(encoding="ascii").strip()
+    server, port = listen(token, place.address, place.port, place.tls)
     with open(folder.history, "a+", buffering=1, encoding="utf-8") as history:
         telemetry = Telemetry(history, time.time)
         history.seek(0)
         last_round = telemetry.replay(history, os.fstat(history.fileno()).st_mtime)
-        provisioner = LocalProvisioner(
-            folder,
-            f"{ADDRESS}:{port}",
-            spec.elastic.num_workers,
-            lambda *ending: coordinator.process_ended(*ending),
-        )
-        position = newest.position if newest else None
-        telemetry.checkpoint = position
-        if restarts:
-            left, target = provisioner.recover(), telemetry.target or spec.elastic.num_workers
-            state = recovered(target, position, left.alive, left.next_id, last_round + 1, time.monotonic())
-            telemetry.restarted(restarts)
-        else:
-            phase = Phase.GATHERING if trains else Phase.WORKING
-            state = State(target=spec.elastic.num_workers, phase=phase, checkpoint=position)
+        telemetry.checkpoint = newest.position if newest else None
         telemetry.tasks_done |= {task: "" for task in there if task not in telemetry.tasks_done}
+        provisioner = place.provisioner(port, spec, lambda: coordinator)
+        state = _state(spec, await provisioner.recover(), telemetry, last_round, restarts)
+        coordinator = Coordinator(spec, dataset, place.site, state, telemetry, time.monotonic, validation)
+        await start_serving(server, coordinator)
+        write_whole(folder.address, f"{place.address}:{port}")
+        place.heed_signals(coordinator)
         board = TensorBoard(spec.output.output, folder.path) if isinstance(spec, JobSpec) else None
         if board:
             telemetry.listeners.append(board.note)
-        site = Site(folder.name, ADDRESS, str(folder.path))
-        coordinator = Coordinator(spec, dataset, site, state, telemetry, time.monotonic, validation)
-        await start_serving(server, coordinator)
-        write_whole(folder.address, f"{ADDRESS}:{port}")
-        _stop_on_signals(coordinator)
         coordinator.start(provisioner)
-        await coordinator.ended.wait()
+        if await _departs(coordinator, place):
+            log.info("this coordinator goes, the job goes on")
+            return DEPARTED_EXIT_CODE
         await coordinator.close()
         if board:
             await asyncio.to_thread(board.close)
         status = make_status(coordinator)
-        _write_status(folder, status)
+        await place.end(status)
         await server.stop(LAST_WATCH_SECONDS)
     log.info("%s%s", status.phase, f": {status.message}" if status.message else "")
     return status.exit_code
+
+
+def _state(spec: Job, left: Recovered, telemetry: Telemetry, last_round: int, restarts: int) -> State:
+    """Where a coordinator begins."""
+    if restarts:
+        telemetry.restarted(restarts)
+        target = telemetry.target or spec.elastic.num_workers
+        now = time.monotonic()
+        return recovered(target, telemetry.checkpoint, left.alive, left.next_id, last_round + 1, now)
+    phase = Phase.GATHERING if isinstance(spec, JobSpec) else Phase.WORKING
+    return State(spec.elastic.num_workers, phase, checkpoint=telemetry.checkpoint, next_id=left.next_id)
+
+
+async def _departs(coordinator: Coordinator, place: Place) -> bool:
+    """Waits for the job's end; whether this coordinator must go before."""
+    ends = [asyncio.create_task(each.wait()) for each in (coordinator.ended, place.departure)]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for task in ends:
+        task.cancel()
+    return not coordinator.ended.is_set()
 
 
 def _newest_checkpoint(spec: JobSpec, restarts: int) -> Checkpoint | None:
@@ -154,33 +183,6 @@ def _index(spec: Job, flag: str, pattern: str, lanes: int) -> Dataset:
         raise DataError(f"--{flag}: {pattern} holds no records ({len(files)} files, all empty)")
     log.info("%d records in %d tasks, %.2f s", dataset.records, len(dataset.tasks), time.monotonic() - started)
     return dataset
-
-
-def _port_before(folder: JobFolder) -> int:
-    """The port that workers of an earlier coordinator try; 0: any."""
-    try:
-        return int(folder.address.read_text(encoding="utf-8").rsplit(":", 1)[1])
-    except (FileNotFoundError, ValueError, IndexError):
-        return 0
-
-
-def _stop_on_signals(coordinator: Coordinator) -> None:
-    """SIGTERM and SIGINT stop the job; so does the end of standard input: then the launcher has died."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, coordinator.tell, events.Stopped(f"stopped by {number.name}"))
-
-    def input_ended() -> None:
-        if not os.read(sys.stdin.fileno(), 4096):
-            loop.remove_reader(sys.stdin.fileno())
-            coordinator.tell(events.Stopped("its launcher has ended"))
-
-    with contextlib.suppress(PermissionError):  # a file or /dev/null cannot be watched: then nobody holds a pipe
-        loop.add_reader(sys.stdin.fileno(), input_ended)
-
-
-def _write_status(folder: JobFolder, status: pb.Status) -> None:
-    write_whole(folder.status, json_format.MessageToJson(status, preserving_proto_field_name=True))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_to_message
 from edl_allreduce.control.position import position_from_message, position_to_message
 from edl_allreduce.dataset import Dataset
-from edl_allreduce.errors import EdlError
+from edl_allreduce.errors import EdlError, UsageError
 from edl_allreduce.position import Schedule, deal_lanes
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import Job, to_json
@@ -31,6 +31,7 @@ from rendezvous.watchdog import Doing
 log = logging.getLogger(__name__)
 
 END_GRACE_SECONDS = 5.0
+UNGREETED = (WorkerState.PENDING, WorkerState.STARTING, WorkerState.UNHEARD)
 NOBODY = -1  # no worker's id
 
 
@@ -125,12 +126,22 @@ class Coordinator:
         self.telemetry.scaled(num_workers)
         self.tell(events.Scaled(num_workers))
 
+    def checkpoint(self) -> None:
+        """Wants a checkpoint after the step in progress.
+
+        Raises:
+            UsageError: this job has none.
+        """
+        if not isinstance(self.spec, JobSpec):
+            raise UsageError("only a training writes checkpoints")
+        self.tell(events.CheckpointWanted())
+
     # Streams.
 
     def greet(self, hello: pb.Hello) -> Presence | None:
         """A worker has opened its stream; None when it is not expected (any more)."""
         worker = self.state.workers.get(hello.worker_id)
-        if worker is None or worker.state not in (WorkerState.STARTING, WorkerState.UNHEARD):
+        if worker is None or worker.state not in UNGREETED:
             return None
         now = self._clock()
         presence = Presence(asyncio.Queue(), now, hello.pid, Doing(pb.WAITING, now))
@@ -198,17 +209,25 @@ class Coordinator:
         self.tell(events.Lost(worker_id, why, kind, presence.position if presence else None))
         self.work.leave(worker_id, lost=not worker.leaving)
 
-    def process_ended(self, worker_id: int, why: str, told_to_go: bool) -> None:
+    def process_waits(self, worker_id: int, why: str) -> None:
+        """A worker cannot be started yet."""
+        self.tell(events.Waiting(worker_id, why))
+
+    def process_started(self, worker_id: int) -> None:
+        """A worker that had to wait has been started."""
+        self.tell(events.Started(worker_id))
+
+    def process_ended(self, worker_id: int, why: str, excused: bool) -> None:
         """A worker's process has ended; its stream may have told so already."""
         presence = self.presences.pop(worker_id, None)
         if presence:
             presence.outbox.put_nowait(None)
         if worker_id in self.state.workers:
             position = presence.position if presence else None
-            self.tell(events.Lost(worker_id, why, position=position, told_to_go=told_to_go))
-            self.work.leave(worker_id, lost=not told_to_go)
+            self.tell(events.Lost(worker_id, why, position=position, excused=excused))
+            self.work.leave(worker_id, lost=not excused)
         else:
-            self.tell(events.Explained(worker_id, why))
+            self.tell(events.Explained(worker_id, why, excused))
 
     def _welcome(self) -> pb.Welcome:
         return pb.Welcome(
@@ -241,6 +260,8 @@ class Coordinator:
             case events.StartWorker(id):
                 assert self._provisioner
                 self._provisioner.start(id)
+            case events.Cancel(id):
+                self._kill(id)
             case events.BeginRound(new):
                 self._begin(new)
             case events.AskToPart(number, members):
@@ -286,6 +307,7 @@ class Coordinator:
             message = pb.Round(
                 number=new.number,
                 members=new.members,
+                store_address=self.site.address,
                 store_port=self._store.port if self._store else 0,
                 synchronize=new.synchronize,
                 position=position_to_message(new.position),

@@ -26,6 +26,21 @@ class Standing:
 
 # Events: what has happened.
 @dataclass(frozen=True)
+class Waiting:
+    """A worker cannot be started yet."""
+
+    id: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker that had to wait has been started."""
+
+    id: int
+
+
+@dataclass(frozen=True)
 class Greeted:
     """A worker has opened its stream; `standing` is None for a new process."""
 
@@ -66,14 +81,15 @@ class Lost:
 
     Attributes:
         position: the newest that it told.
-        told_to_go: it was sent away while it started, before it could say so itself.
+        excused: its end says nothing about the job: it was sent away before it could say so itself, or its pod was
+            deleted, evicted, preempted, or lost with its node.
     """
 
     id: int
     why: str
     kind: Kind = Kind.LOST
     position: Position | None = None
-    told_to_go: bool = False
+    excused: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,7 @@ class Explained:
 
     id: int
     why: str
+    excused: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +161,11 @@ class Scaled:
 
 
 @dataclass(frozen=True)
+class CheckpointWanted:
+    """Somebody wants a checkpoint after the step in progress."""
+
+
+@dataclass(frozen=True)
 class Stopped:
     """Somebody wants the job to end; `save`: with a checkpoint from which it can go on."""
 
@@ -157,7 +179,9 @@ class Tick:
 
 
 Event = (
-    Greeted
+    Waiting
+    | Started
+    | Greeted
     | Ready
     | Parted
     | Leaving
@@ -171,6 +195,7 @@ Event = (
     | Leased
     | WorkDone
     | Scaled
+    | CheckpointWanted
     | Stopped
     | Tick
 )
@@ -180,6 +205,13 @@ Event = (
 @dataclass(frozen=True)
 class StartWorker:
     """Start a worker process (or pod) with this id."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Do not start a worker after all; the state has forgotten it already."""
 
     id: int
 
@@ -257,6 +289,7 @@ class EndJob:
 
 Effect = (
     StartWorker
+    | Cancel
     | BeginRound
     | AskToPart
     | AbandonRound

@@ -8,6 +8,7 @@ from edl_allreduce.position import Position
 from rendezvous.events import (
     Broke,
     Checkpointed,
+    CheckpointWanted,
     Event,
     Explained,
     Exported,
@@ -20,7 +21,9 @@ from rendezvous.events import (
     Restored,
     Scaled,
     Stalled,
+    Started,
     Stopped,
+    Waiting,
     WorkDone,
 )
 from rendezvous.state import (
@@ -41,6 +44,10 @@ from rendezvous.state import (
 def learn(state: State, event: Event, now: float, policy: Policy) -> State:
     """The state after one event at time `now` (seconds), before anything is decided."""
     match event:
+        case Waiting(id, why) if id in state.workers:
+            return _waiting(state, id, why, now)
+        case Started(id) if id in state.workers and state.workers[id].state is WorkerState.PENDING:
+            return put(state, replace(state.workers[id], state=WorkerState.STARTING, since=now, waits_for=""))
         case Greeted(id) if id in state.workers:
             return _greeted(state, event, now)
         case Ready(id) if id in state.workers:
@@ -52,8 +59,9 @@ def learn(state: State, event: Event, now: float, policy: Policy) -> State:
             return put(state, replace(state.workers[id], leaving=True))
         case Lost(id) if id in state.workers:
             return lost(state, event, policy)
-        case Explained(id, why) if state.cause and state.cause.worker == id and state.cause.kind is Kind.LOST:
-            return replace(state, cause=_loss(id, why, Kind.LOST))
+        case Explained(id, why, excused) if state.cause and state.cause.worker == id and state.cause.kind is Kind.LOST:
+            losses = max(0, state.losses_in_place - excused)
+            return replace(state, cause=_loss(id, why, Kind.LOST), losses_in_place=losses)
         case Stalled(number, why) if _in_progress(state, number) and not state.round_failed:
             return replace(state, round_failed=True, cause=Cause(Kind.NETWORK, why))
         case Restored(id, position) if id in state.workers:
@@ -71,6 +79,8 @@ def learn(state: State, event: Event, now: float, policy: Policy) -> State:
             return replace(state, phase=Phase.DONE)
         case Scaled(target):
             return replace(state, target=target)
+        case CheckpointWanted():
+            return replace(state, checkpoint_due=now)
         case Stopped(why, save):
             saves = save and policy.saves and state.phase is not Phase.STOPPING
             phase = Phase.STOPPING if saves else Phase.STOPPED
@@ -83,8 +93,17 @@ def _in_progress(state: State, number: int) -> bool:
     return state.round is not None and number == state.round.number and state.phase in running
 
 
+def _waiting(state: State, id: int, why: str, now: float) -> State:
+    worker = state.workers[id]
+    if worker.state is WorkerState.PENDING:
+        return put(state, replace(worker, waits_for=why))
+    if worker.state in (WorkerState.STARTING, WorkerState.UNHEARD):
+        return put(state, replace(worker, state=WorkerState.PENDING, since=now, waits_for=why))
+    return state  # it has greeted already: that news is older
+
+
 def _greeted(state: State, event: Greeted, now: float) -> State:
-    worker = replace(state.workers[event.id], since=now, host=event.host, address=event.address)
+    worker = replace(state.workers[event.id], since=now, host=event.host, address=event.address, waits_for="")
     told = event.standing
     if told is None:
         return put(state, replace(worker, state=WorkerState.PREPARING))
@@ -142,13 +161,13 @@ def lost(state: State, event: Lost, policy: Policy) -> State:
         return state
     match worker.state:
         case WorkerState.STARTING | WorkerState.PREPARING | WorkerState.RESTORING:
-            return state if event.told_to_go else _early_death(state, event, policy)
+            return state if event.excused else _early_death(state, event, policy)
         case WorkerState.TRAINING:
             first = not state.round_failed
             state = replace(state, round_failed=True, barren_rounds=0, cause=_loss(worker.id, event.why, event.kind))
-            return _loss_in_place(state, event, policy) if first else state
+            return _loss_in_place(state, event, policy) if first and not event.excused else state
         case WorkerState.EXPORTING | WorkerState.SAVING:
-            return _loss_in_place(state, event, policy)
+            return state if event.excused else _loss_in_place(state, event, policy)
         case WorkerState.UNHEARD:
             return replace(state, cause=_loss(worker.id, event.why, event.kind))
     return state

@@ -26,6 +26,7 @@ from rendezvous.events import (
     AskToPart,
     AskToRestore,
     BeginRound,
+    Cancel,
     Dismiss,
     Drop,
     Effect,
@@ -120,6 +121,10 @@ def _staffing(state: State, now: float, policy: Policy) -> Decision:
     staying = [worker for worker in state.workers.values() if not worker.leaving]
     if len(staying) > state.target:
         staying.sort(key=lambda worker: (worker.state is WorkerState.TRAINING, -worker.id))
+        pending = [worker.id for worker in staying if worker.state is WorkerState.PENDING]
+        if pending:
+            cancelled = pending[: len(staying) - state.target]
+            return without(state, *cancelled), [Cancel(id) for id in cancelled]
         surplus = staying[: len(staying) - state.target]
         marked = {worker.id: replace(worker, leaving=True) for worker in surplus}
         return replace(state, workers=state.workers | marked), [AskToLeave(id) for id in marked]
@@ -228,7 +233,7 @@ def _training(state: State, now: float, policy: Policy) -> Decision:
         # No deadline: parting takes as long as the step in progress, and a member that hangs is found by its silence.
         return replace(state, phase=Phase.PARTING, cause=cause, deadline=None), [asked]
     if state.checkpoint_due is not None and now >= state.checkpoint_due:
-        due = now + policy.checkpoint_secs
+        due = _next_checkpoint(now, policy)
         return replace(state, checkpoint_due=due), [AskToCheckpoint(state.round.members[0])]
     return state, []
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import grpc
 
+from edl_allreduce import storage
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control import control_pb2_grpc
 from edl_allreduce.errors import EdlError
 from rendezvous import events, history
 from rendezvous.coordinator import Coordinator
 from rendezvous.status import make_status
+from rendezvous.tls import Tls
 
 SERVER_OPTIONS = [
     ("grpc.max_send_message_length", 512 << 20),
@@ -121,17 +123,25 @@ async def _refuse(request: Any, context: Any) -> None:
     await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the job's token is missing or wrong")
 
 
-def listen(token: str, address: str, port: int = 0) -> tuple[grpc.aio.Server, int]:
+def listen(token: str, address: str, port: int = 0, tls: Tls | None = None) -> tuple[grpc.aio.Server, int]:
     """A server on a port of `address` (0: any that is free), not serving yet; returns the port as well.
 
     Raises:
         EdlError: the port is taken.
+        StorageError: the certificate cannot be read.
     """
     server = grpc.aio.server(interceptors=[TokenCheck(token)], options=SERVER_OPTIONS)
     try:
-        return server, server.add_insecure_port(f"{address}:{port}")
+        if tls is None:
+            return server, server.add_insecure_port(f"{address}:{port}")
+        return server, server.add_secure_port(f"{address}:{port}", _credentials(tls))
     except RuntimeError as error:
         raise EdlError(f"{address}:{port} cannot be listened on: {error}") from error
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    key, certificate = storage.read_bytes(str(tls.key)), storage.read_bytes(str(tls.certificate))
+    return grpc.ssl_server_credentials([(key, certificate)])
 
 
 async def start_serving(server: grpc.aio.Server, coordinator: Coordinator) -> None:

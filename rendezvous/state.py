@@ -37,6 +37,7 @@ class Phase(str, Enum):
 class WorkerState(str, Enum):
     """What one worker is doing."""
 
+    PENDING = "pending"  # the cluster has no room for it, or no image, or refuses it; that takes as long as it takes
     STARTING = "starting"  # its process has been started and has not said anything yet
     UNHEARD = "unheard"  # an earlier coordinator's: alive, but it has not greeted this one yet
     PREPARING = "preparing"  # building the model, tracing the step
@@ -85,6 +86,7 @@ class Worker:
         since: when it entered its state, in seconds of the coordinator's clock.
         address: where other workers reach it.
         leaving: it has been told to go, or has said that it goes.
+        waits_for: why it is pending.
     """
 
     id: int
@@ -94,6 +96,7 @@ class Worker:
     address: str = ""
     position: Position | None = None
     leaving: bool = False
+    waits_for: str = ""
 
 
 @dataclass(frozen=True)
@@ -232,8 +235,8 @@ def ready(state: State) -> list[Worker]:
 
 
 def preparing(state: State) -> list[Worker]:
-    """The workers that will be ready sooner or later."""
-    waiting = in_state(state, WorkerState.STARTING, WorkerState.UNHEARD, WorkerState.PREPARING)
+    """The workers that may be ready soon; of a pending one nobody knows when, so nobody waits for it for long."""
+    waiting = in_state(state, WorkerState.PENDING, WorkerState.STARTING, WorkerState.UNHEARD, WorkerState.PREPARING)
     return [worker for worker in waiting if not worker.leaving]
 
 

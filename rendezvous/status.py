@@ -105,4 +105,5 @@ def _worker(coordinator: Coordinator, worker: Worker, now: float) -> pb.WorkerSt
         heartbeat_seconds=now - presence.heard if presence else 0.0,
         lanes=coordinator.lanes.get(worker.id, 0) if in_round else 0,
         compute_seconds=presence.doing.usual if presence else 0.0,
+        waits_for=worker.waits_for,
     )

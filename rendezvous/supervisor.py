@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from edl_allreduce.cluster import CONFIG_FOLDER, SECRET_FOLDER, SPEC_FILE, TOKEN_FILE
 from edl_allreduce.job_folder import JobFolder, write_whole
 from edl_allreduce.processes import describe_exit, kinship_of, pids, process_of, signal_name
 
@@ -28,7 +29,8 @@ MAX_DEATHS = 5  # in a row, of coordinators that were of no use: then the superv
 USEFUL_SECONDS = 3.0  # a coordinator that has served, and lived so long, was of use
 STOP_SECONDS = 30.0  # for the coordinator to save what it has and to end the job, once it has been told to
 CLEANUP_SECONDS = 5.0  # for killed processes to be gone
-FAILED_EXIT_CODE, STOPPED_EXIT_CODE = 6, 130
+FAILED_EXIT_CODE, STOPPED_EXIT_CODE, DEPARTED_EXIT_CODE = 6, 130, 143
+TERMINATION_LOG = "/dev/termination-log"  # what a pod's status says of its end
 ENDED = ("done", "failed", "stopped")
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
@@ -38,15 +40,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rendezvous.supervisor", description=__doc__)
     parser.add_argument("--job_folder", required=True, type=Path, help="with spec.json and token in it")
     parser.add_argument("--detached", action="store_true", help="the job goes on when its launcher ends")
+    parser.add_argument("--pod", action="store_true", help="it runs in a pod of Kubernetes, and its workers do")
     arguments = parser.parse_args()
     folder = JobFolder(arguments.job_folder.absolute())
+    if arguments.pod:
+        furnish(folder)
     if arguments.detached:
         _hold_own_input()
     _adopt_orphans()
     me = process_of(os.getpid())
     assert me
     write_whole(folder.supervisor, json.dumps(dataclasses.asdict(me)))
-    return Supervisor(folder).run()
+    return (PodSupervisor if arguments.pod else Supervisor)(folder).run()
 
 
 def useless_in_a_row(before: int, served: bool, seconds: float) -> int:
@@ -63,8 +68,22 @@ def useless_in_a_row(before: int, served: bool, seconds: float) -> int:
     return 0 if served and seconds >= USEFUL_SECONDS else before + 1
 
 
+def furnish(folder: JobFolder) -> None:
+    """Makes the job's folder in a pod, from what is mounted there."""
+    spec = (Path(CONFIG_FOLDER) / SPEC_FILE).read_text(encoding="utf-8")
+    token = (Path(SECRET_FOLDER) / TOKEN_FILE).read_text(encoding="ascii")
+    with contextlib.suppress(FileExistsError):
+        folder.create(spec, token)
+
+
 class Supervisor:
-    """Runs one coordinator after the other, until the job has ended. One thread, which waits for signals."""
+    """Runs one coordinator after the other, until the job has ended. One thread, which waits for signals.
+
+    Attributes:
+        options: for each coordinator.
+    """
+
+    options: tuple[str, ...] = ()
 
     def __init__(self, folder: JobFolder) -> None:
         self._folder = folder
@@ -92,20 +111,20 @@ class Supervisor:
             if exit_code is not None:
                 return self._end(exit_code)
             if self._told_to_stop:
-                return self._end(STOPPED_EXIT_CODE, "stopped", self._told_to_stop)
+                return self._stopped(self._told_to_stop)
             served = _identity(self._folder.address) != address
             useless = useless_in_a_row(useless, served, time.monotonic() - began)
             if useless >= MAX_DEATHS:
                 verdict = f"the coordinator ended unexpectedly {useless} times in a row ({how})"
                 _say("ERROR", verdict)
-                return self._end(FAILED_EXIT_CODE, "failed", f"{verdict}; see {self._folder.coordinator_log}")
+                return self._failed(verdict)
             restarts += 1
             _say("WARNING", f"the coordinator ended unexpectedly ({how}); restart {restarts}")
 
     def _run_coordinator(self, restarts: int) -> str:
         """How the coordinator ended."""
         try:
-            pid = _start_coordinator(self._folder, restarts)
+            pid = _start_coordinator(self._folder, restarts, self.options)
         except OSError as error:
             return f"could not be started: {error.strerror}"
         while (code := _reap_and_tell(pid)) is None:
@@ -139,6 +158,14 @@ class Supervisor:
         self._told_to_stop = self._told_to_stop or why
         self._deadline = self._deadline or time.monotonic() + STOP_SECONDS
 
+    def _stopped(self, why: str) -> int:
+        """The exit code, after a coordinator has done what a signal asked for, or could not."""
+        return self._end(STOPPED_EXIT_CODE, "stopped", why)
+
+    def _failed(self, verdict: str) -> int:
+        """The exit code, when no coordinator is of any use."""
+        return self._end(FAILED_EXIT_CODE, "failed", f"{verdict}; see {self._folder.coordinator_log}")
+
     def _end(self, exit_code: int, phase: str = "", message: str = "") -> int:
         """Leaves nothing behind but the job's files; writes the final status, if the coordinator could not."""
         self._deadline = time.monotonic() + CLEANUP_SECONDS
@@ -150,9 +177,30 @@ class Supervisor:
             _reap()
         self._folder.remove_tmp()
         if phase:
-            status = {"phase": phase, "message": message, "exit_code": exit_code}
-            write_whole(self._folder.status, json.dumps(status))
+            _write_status(self._folder, exit_code, phase, message)
         return exit_code
+
+
+class PodSupervisor(Supervisor):
+    """The outermost process of a coordinator's pod. The job may outlive it: its pod is replaced then."""
+
+    options = ("--pod",)
+
+    def _stopped(self, why: str) -> int:
+        _say("INFO", f"{why}: the job goes on with another coordinator")
+        return super()._end(DEPARTED_EXIT_CODE)
+
+    def _failed(self, verdict: str) -> int:
+        _write_status(self._folder, FAILED_EXIT_CODE, "failed", f"{verdict}; its log says why")
+        self._run_coordinator(0)  # finds that status, and tells the cluster
+        return self._end(FAILED_EXIT_CODE)
+
+    def _end(self, exit_code: int, phase: str = "", message: str = "") -> int:
+        code = super()._end(exit_code, phase, message)
+        with contextlib.suppress(OSError, ValueError):
+            said = json.loads(self._folder.status.read_text(encoding="utf-8"))
+            Path(TERMINATION_LOG).write_text(str(said.get("message", "")) or str(said["phase"]), encoding="utf-8")
+        return code
 
 
 def final_exit_code(path: Path) -> int | None:
@@ -164,6 +212,10 @@ def final_exit_code(path: Path) -> int | None:
         return None
 
 
+def _write_status(folder: JobFolder, exit_code: int, phase: str, message: str) -> None:
+    write_whole(folder.status, json.dumps({"phase": phase, "message": message, "exit_code": exit_code}))
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     """What changes whenever a file is written anew; None when there is none."""
     try:
@@ -173,8 +225,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return stat.st_ino, stat.st_mtime_ns
 
 
-def _start_coordinator(folder: JobFolder, restarts: int) -> int:
-    command = [sys.executable, "-m", "rendezvous", f"--job_folder={folder.path}"]
+def _start_coordinator(folder: JobFolder, restarts: int, options: tuple[str, ...]) -> int:
+    command = [sys.executable, "-m", "rendezvous", f"--job_folder={folder.path}", *options]
     return os.posix_spawn(command[0], command, os.environ | {"EDL_RESTARTS": str(restarts)})
 
 

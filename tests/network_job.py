@@ -51,7 +51,9 @@ class Provisioner:
         self.out_of_reach: set[int] = set()
         self._ends: dict[int, asyncio.Future[int]] = {}
 
-    def recover(self) -> Recovered:
+    explain_seconds = 0.0
+
+    async def recover(self) -> Recovered:
         """There is nothing to take over."""
         return Recovered(0, ())
 

@@ -56,7 +56,7 @@ def part_of(rank: int, size: int, step: int) -> slice:
 def main(rank: int, size: int, port: int, result: str) -> None:
     model = make_model()
     step = TrainStep(make_training(model))
-    ring = Ring("127.0.0.1", ("127.0.0.1", 0))
+    ring = Ring("127.0.0.1", spared=0)
     ring.join(rank, size, ("127.0.0.1", port) if size > 1 else None)
     if rank > 0:
         for variable in step.variables:

@@ -359,7 +359,7 @@ def weights_of(model: keras.Model) -> Result:
 
 
 def main(rank: int, size: int, port: int, path: str) -> None:
-    ring = Ring("127.0.0.1", ("127.0.0.1", 0))
+    ring = Ring("127.0.0.1", spared=0)
     ring.join(rank, size, ("127.0.0.1", port))
     results: dict[str, Any] = {
         f"{name}/{key}": value for name in SHARED for key, value in by_step(CASES[name], rank, size).items()

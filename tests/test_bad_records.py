@@ -488,7 +488,7 @@ def test_a_real_step_goes_on_without_the_row_that_fails_it(worker: Make, tmp_pat
     batch = it.feed.next(at, 7)
     assert batch is not None and RECORDS - 1 in batch[0].numpy()
     before = [variable.numpy() for variable in step.variables]
-    ring = Ring("127.0.0.1", ("127.0.0.1", 0))
+    ring = Ring("127.0.0.1", spared=0)
     ring.join()
     try:
         with pytest.raises(tf.errors.InvalidArgumentError) as failed:

@@ -95,7 +95,7 @@ def test_the_state_is_that_of_its_step_while_training_goes_on(
         training = ring_member.make_training(ring_member.make_model())
         return TrainStep(replace(training, optimizer=keras.optimizers.Adam(0.01)))
 
-    step, ring = make_step(), Ring("127.0.0.1", ("127.0.0.1", 0))
+    step, ring = make_step(), Ring("127.0.0.1", spared=0)
     batches = [(tf.constant(x), tf.constant(y)) for x, y in ring_member.batches(rows=ring_member.BATCH)]
     ring.join()
     checkpointer = make(step.variables, tmp_path)

@@ -40,7 +40,9 @@ class Started:
     ids: list[int] = field(default_factory=list)
     killed: list[int] = field(default_factory=list)
 
-    def recover(self) -> Recovered:
+    explain_seconds: float = 0.0
+
+    async def recover(self) -> Recovered:
         return Recovered(0, ())
 
     def start(self, worker_id: int) -> None:

@@ -52,7 +52,7 @@ def test_a_prepared_step_is_as_new(tmp_path: Path, steered: bool, caplog: pytest
     before = [variable.numpy() for variable in model.trainable_variables]
     seeds = [each.numpy() for each in model.non_trainable_variables]
     feed = Feed(training, data, StepReader(data, 0, True, 1), "zoo")
-    ring = Ring("127.0.0.1", ("127.0.0.1", 0))
+    ring = Ring("127.0.0.1", spared=0)
     step = prepare_step(training, feed, ring, "zoo", 7, TrainingSpec(warmup_steps=2), steered)
     feed.close()
     for variable, value in zip(model.trainable_variables, before, strict=True):

@@ -46,7 +46,7 @@ from edl_allreduce.job_folder import JobFolder
 from rendezvous.provisioner.local import LocalProvisioner
 async def main():
     provisioner = LocalProvisioner(JobFolder(pathlib.Path(sys.argv[1])), "127.0.0.1:1", 2, print)
-    provisioner.recover()
+    await provisioner.recover()
     for id in map(int, sys.argv[2:]):
         provisioner.start(id)
     print("started", flush=True)
@@ -128,7 +128,7 @@ def orphans(folder: JobFolder, *ids: int) -> dict[int, psutil.Process]:
 def test_a_worker_has_a_log_and_a_temporary_folder_of_its_own(folder: JobFolder) -> None:
     async def test() -> None:
         site = Site(folder)
-        assert site.provisioner.recover() == Recovered(next_id=0, alive=())
+        assert await site.provisioner.recover() == Recovered(next_id=0, alive=())
         processes = await site.start(0, 1)
         assert folder.worker_log(1).read_text() == "up\n"
         environ = environment(processes[1].pid)
@@ -177,7 +177,7 @@ def test_a_new_coordinator_takes_the_workers_over(folder: JobFolder) -> None:
     async def test() -> None:
         await until(lambda: not left[1].is_running() or left[1].status() == psutil.STATUS_ZOMBIE)
         site = Site(folder)
-        recovered = site.provisioner.recover()
+        recovered = await site.provisioner.recover()
         assert recovered.next_id == 3 and {0, 2} <= set(recovered.alive)
         if 1 in recovered.alive:  # whoever adopts orphans here has not asked yet how it ended
             assert await site.end() == (1, "ended", False)
@@ -199,7 +199,7 @@ def test_ids_are_never_used_again(folder: JobFolder) -> None:
 
     async def end(*expected: int) -> None:
         site = Site(folder)
-        assert site.provisioner.recover() == Recovered(2, expected)
+        assert await site.provisioner.recover() == Recovered(2, expected)
         await site.provisioner.close(0)
 
     asyncio.run(end(0, 1))
@@ -226,7 +226,7 @@ def test_a_worker_whose_process_was_not_noted_in_time_is_found(
 
     async def test() -> None:
         site = Site(folder)
-        assert site.provisioner.recover() == Recovered(2, (0, 1))
+        assert await site.provisioner.recover() == Recovered(2, (0, 1))
         await site.provisioner.close(0)
 
     run(test)
@@ -244,7 +244,7 @@ def test_another_process_with_the_same_number_is_left_alone(folder: JobFolder) -
 
     async def test() -> None:
         site = Site(folder)
-        assert site.provisioner.recover() == Recovered(1, ())
+        assert await site.provisioner.recover() == Recovered(1, ())
         site.provisioner.kill(0)
         await site.provisioner.close(0)
 

@@ -580,7 +580,7 @@ def test_how_a_lost_worker_ended_is_told_when_it_is_known() -> None:
 def test_a_worker_told_to_go_while_it_starts_is_no_failure() -> None:
     state = State(target=1)
     for id in range(5):
-        state, _ = decide(state, Tick(), Lost(id, "was ended by SIGTERM", told_to_go=True))
+        state, _ = decide(state, Tick(), Lost(id, "was ended by SIGTERM", excused=True))
     assert state.phase is Phase.GATHERING and state.early_deaths == 0
 
 

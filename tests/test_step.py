@@ -25,7 +25,7 @@ from tests import ring_member
 
 @pytest.fixture
 def ring() -> Iterator[Ring]:
-    ring = Ring("127.0.0.1", ("127.0.0.1", 0))
+    ring = Ring("127.0.0.1", spared=0)
     yield ring
     ring.leave()
 

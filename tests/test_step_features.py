@@ -25,7 +25,7 @@ MEMBERS = 3
 
 @pytest.fixture(scope="module")
 def ring() -> Iterator[Ring]:
-    ring = Ring("127.0.0.1", ("127.0.0.1", 0))
+    ring = Ring("127.0.0.1", spared=0)
     ring.join()
     yield ring
     ring.leave()

@@ -27,7 +27,7 @@ from tests.step_cases import CASES, STEPS
 
 @pytest.fixture(scope="module", autouse=True)
 def ring() -> Iterator[Ring]:
-    ring = Ring("127.0.0.1", ("127.0.0.1", 0))
+    ring = Ring("127.0.0.1", spared=0)
     ring.join()
     yield ring
     ring.leave()

@@ -16,7 +16,7 @@ from edl_allreduce import task_spec
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.errors import EdlError
 from edl_allreduce.spec import JobSpec
-from edl_allreduce.worker.session import Session, own_address, read_token
+from edl_allreduce.worker.session import Session, own_address, read_certificate, read_token
 
 log = logging.getLogger("edl_allreduce.worker")
 
@@ -29,14 +29,14 @@ def main() -> int:
     host, port = arguments.coordinator.rsplit(":", 1)
     address = own_address(host, int(port))
     hello = pb.Hello(worker_id=arguments.worker_id, host=arguments.host, pid=os.getpid(), address=address)
-    session = Session(arguments.coordinator, read_token(), hello)
+    session = Session(arguments.coordinator, read_token(), hello, read_certificate())
     session.life_line = _take_life_line()
     session.on_abandon = functools.partial(os._exit, 1)  # while it prepares: nothing is lost, and nothing can interrupt
     session.start()
     prepared = threading.Event()
     threading.Thread(target=_await_term, args=(term, session, prepared), name="signals", daemon=True).start()
     try:
-        return _work(session, prepared, arguments.worker_id, host, int(port), arguments.local_workers)
+        return _work(session, prepared, hello, int(port), arguments.local_workers)
     except EdlError as error:
         log.error("%s", error, exc_info=True)
         return _report(session, str(error), error.exit_code)
@@ -56,7 +56,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _work(session: Session, prepared: threading.Event, worker_id: int, host: str, port: int, local_workers: int) -> int:
+def _work(session: Session, prepared: threading.Event, hello: pb.Hello, port: int, local_workers: int) -> int:
     message = session.inbox.get()
     if message is None or not message.HasField("welcome"):
         return 0 if message is not None else 1
@@ -64,7 +64,7 @@ def _work(session: Session, prepared: threading.Event, worker_id: int, host: str
     if not isinstance(task_spec.from_json(message.welcome.spec), JobSpec):
         from edl_allreduce.worker.task_worker import TaskWorker
 
-        task_worker = TaskWorker(message.welcome, worker_id, session)
+        task_worker = TaskWorker(message.welcome, hello.worker_id, session)
         session.on_abandon = lambda: None
         prepared.set()
         task_worker.run()
@@ -72,8 +72,8 @@ def _work(session: Session, prepared: threading.Event, worker_id: int, host: str
     from edl_allreduce.worker.ring import Ring
     from edl_allreduce.worker.worker import Worker
 
-    ring = Ring(own_address(host, port), spared=(host, port))
-    worker = Worker(message.welcome, worker_id, session, ring, host)
+    ring = Ring(hello.address, spared=port)
+    worker = Worker(message.welcome, hello.worker_id, session, ring)
     session.on_abandon = ring.sever
     prepared.set()
     worker.run()

@@ -43,11 +43,11 @@ class Ring:
 
     Args:
         address: this worker's own IP address towards the other workers.
-        spared: the (address, port) of connections that are never severed: the coordinator's.
+        spared: connections to this port are never severed: they are the coordinator's, whose address may change.
         timeout: Gloo's own timeout in seconds, the last resort where nothing severs.
     """
 
-    def __init__(self, address: str, spared: tuple[str, int], timeout: int = 60) -> None:
+    def __init__(self, address: str, spared: int, timeout: int = 60) -> None:
         self._spared = spared
         self._lock = threading.Lock()
         self._joined = threading.Event()
@@ -188,18 +188,17 @@ def _handle(fd: int, name: str) -> Iterator[socket.socket | None]:
         yield handle if os.readlink(f"/proc/self/fd/{duplicate}") == name else None
 
 
-def _shut(fd: int, name: str, spared: tuple[str, int]) -> None:
+def _shut(fd: int, name: str, spared: int) -> None:
     with _handle(fd, name) as handle, contextlib.suppress(OSError):
-        if handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6) and _peer(handle) != spared:
+        if handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6) and _peer_port(handle) != spared:
             handle.shutdown(socket.SHUT_RDWR)  # also wakes what listens, or is still connecting
 
 
-def _peer(handle: socket.socket) -> tuple[str, int] | None:
+def _peer_port(handle: socket.socket) -> int | None:
     try:
-        address, port = handle.getpeername()[:2]
+        return int(handle.getpeername()[1])
     except OSError:
         return None
-    return address, port
 
 
 def _established(fd: int, name: str) -> bool:

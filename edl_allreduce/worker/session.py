@@ -23,6 +23,7 @@ import grpc
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control import control_pb2_grpc
 from edl_allreduce.control.position import position_to_message
+from edl_allreduce.errors import EdlError
 from edl_allreduce.position import Position
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ STEPS_KEPT = 1024  # more than a heartbeat's worth
 STEPS_KEPT_ALONE = 1 << 16  # while no coordinator can be told
 STEPS_PER_MESSAGE = 1 << 13
 RETRY_SECONDS = (0.02, 0.25)  # between two tries to reach a coordinator: the first, the longest
+NAME_SECONDS = (0.1, 2.0)  # between two tries to find its name: the first, the longest
 REFUSED = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT)
 
 
@@ -54,6 +56,7 @@ class Session:
         address: the coordinator's, "host:port".
         token: the job's.
         hello: who this worker is.
+        certificate: the one that the coordinator must show, in PEM; None: it shows none.
     Attributes:
         on_abandon: called when the round in progress has failed; set by whoever can break it off.
         standing: tells a new coordinator what this worker is doing.
@@ -64,7 +67,7 @@ class Session:
         abandoned_round: the newest round that has failed.
     """
 
-    def __init__(self, address: str, token: str, hello: pb.Hello) -> None:
+    def __init__(self, address: str, token: str, hello: pb.Hello, certificate: bytes | None = None) -> None:
         self.inbox: queue.SimpleQueue[pb.ToWorker | None] = queue.SimpleQueue()
         self.leaving = False
         self.abandoned_round = 0
@@ -73,7 +76,7 @@ class Session:
         self.on_abandon: Callable[[], None] = lambda: None
         self.standing: Callable[[], pb.Standing] = lambda: pb.Standing(state="preparing")
         self.activity: Callable[[], Activity] = Activity
-        self._address, self._token, self._hello = address, token, hello
+        self._address, self._token, self._hello, self._certificate = address, token, hello, certificate
         self._reform_round = 0
         self._checkpoint_wanted = False
         self._outbox: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
@@ -260,7 +263,7 @@ class Session:
         outbox: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
         self._outbox = outbox  # first this, then the standing: nothing gets lost between
         first = [self._greeting(), *self._repeated, *self._wants]
-        with grpc.insecure_channel(self._address, options=CHANNEL_OPTIONS) as channel:
+        with self._channel() as channel:
             work = control_pb2_grpc.CoordinatorStub(channel).Work
             stream = work(chain(first, iter(outbox.get, None)), metadata=(("authorization", f"Bearer {self._token}"),))
             try:
@@ -272,6 +275,13 @@ class Session:
                 self._connected = False
                 outbox.put(None)
         return None
+
+    def _channel(self) -> grpc.Channel:
+        """A channel of its own: it asks anew where the coordinator's name leads."""
+        if self._certificate is None:
+            return grpc.insecure_channel(self._address, options=CHANNEL_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(root_certificates=self._certificate)
+        return grpc.secure_channel(self._address, credentials, options=CHANNEL_OPTIONS)
 
     def _greeting(self) -> pb.FromWorker:
         hello = pb.Hello()
@@ -319,12 +329,37 @@ CHANNEL_OPTIONS = [
 ]
 
 
-def own_address(peer: str, port: int) -> str:
-    """The address of this machine that reaches `peer`."""
-    family, _, _, _, target = socket.getaddrinfo(peer, port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect(target)
-        return str(probe.getsockname()[0])
+def own_address(peer: str, port: int, patience: float = 60.0) -> str:
+    """The address of this machine that reaches `peer`.
+
+    A name that is not known yet is waited for: that of a coordinator whose pod has just been started.
+
+    Raises:
+        EdlError: for so many seconds there was no such name, or no way to it.
+    """
+    wait, longest = NAME_SECONDS
+    gives_up = time.monotonic() + patience
+    while True:
+        try:
+            family, _, _, _, target = socket.getaddrinfo(peer, port, type=socket.SOCK_DGRAM)[0]
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect(target)
+                return str(probe.getsockname()[0])
+        except OSError as error:
+            if time.monotonic() + wait > gives_up:
+                raise EdlError(f"coordinator {peer}: {error.strerror or error}, for {patience:g} s") from error
+            log.info("coordinator %s: %s", peer, error.strerror or error)
+        time.sleep(wait)  # no event tells of names
+        wait = min(2 * wait, longest)
+
+
+def read_certificate() -> bytes | None:
+    """The certificate that the coordinator must show, from the file that EDL_TLS_CERTIFICATE names; None: none."""
+    path = os.environ.get("EDL_TLS_CERTIFICATE")
+    if not path:
+        return None
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def read_token() -> str:

@@ -58,15 +58,14 @@ class Worker:
         welcome: the job and its data, as the coordinator told them.
         worker_id: never used twice in a job.
         session, ring: the connections to the coordinator and to the other workers.
-        coordinator: the address where the rounds' stores are.
 
     Raises:
         ModelError: the user's code is missing something or failed.
         CorruptFile, StorageError: the first records cannot be read.
     """
 
-    def __init__(self, welcome: pb.Welcome, worker_id: int, session: Session, ring: Ring, coordinator: str) -> None:
-        self._id, self._session, self._ring, self._coordinator = worker_id, session, ring, coordinator
+    def __init__(self, welcome: pb.Welcome, worker_id: int, session: Session, ring: Ring) -> None:
+        self._id, self._session, self._ring = worker_id, session, ring
         self._spec, self._job = JobSpec.from_json(welcome.spec), welcome.job
         dataset = dataset_from_message(welcome.dataset)
         training, data, output = self._spec.training, self._spec.data, self._spec.output
@@ -202,7 +201,7 @@ class Worker:
             if self._session.abandoned_round >= round.number:
                 raise RingBroken("abandoned before it began")
             size = len(round.members)
-            self._ring.join(rank, size, (self._coordinator, round.store_port) if size > 1 else None)
+            self._ring.join(rank, size, (round.store_address, round.store_port) if size > 1 else None)
             self._does(pb.SYNCHRONIZING)
             values = self._broadcast() if round.synchronize and size > 1 else []
             memory = self._epochs.receive() if round.synchronize and size > 1 else None

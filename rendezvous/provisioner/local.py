@@ -59,7 +59,9 @@ class LocalProvisioner:
         self._all_ended.set()
         self._cleaner = ThreadPoolExecutor(1, "cleaner")  # a user's code may leave many temporary files
 
-    def recover(self) -> Recovered:
+    explain_seconds = 0.0  # a process's end is noticed at once
+
+    async def recover(self) -> Recovered:
         """Takes over the workers of earlier coordinators; called once, before anything is started.
 
         Raises:

@@ -1,0 +1,126 @@
+"""Where a job lives, and what differs with it: on this machine, or in pods (`rendezvous.pod`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+from google.protobuf import json_format
+
+from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.job_folder import JobFolder, write_whole
+from edl_allreduce.task_spec import Job
+from rendezvous import events
+from rendezvous.coordinator import Coordinator, Site
+from rendezvous.provisioner import Listener, Provisioner
+from rendezvous.provisioner.local import LocalProvisioner
+from rendezvous.tls import Tls
+
+ADDRESS = "127.0.0.1"
+
+
+class Place(Protocol):
+    """Where a coordinator runs.
+
+    Attributes:
+        folder: its files.
+        site: what it must know of the place itself.
+        restarts: how many coordinators of this job there have been before.
+        address, port: where it listens; port 0: any that is free.
+        tls: how its clients know it; None: nobody else can be met there.
+        departure: set when this coordinator must go although the job goes on.
+    """
+
+    folder: JobFolder
+    site: Site
+    restarts: int
+    address: str
+    port: int
+    tls: Tls | None
+    departure: asyncio.Event
+
+    @property
+    def final_status(self) -> pb.Status | None:
+        """How the job has ended already, before this coordinator began."""
+
+    def settle(self, spec: Job) -> Job:
+        """The job as its workers are told it."""
+
+    def provisioner(self, port: int, spec: Job, listener: Callable[[], Listener]) -> Provisioner:
+        """Who starts the workers of a coordinator that listens on `port`."""
+
+    def heed_signals(self, coordinator: Coordinator) -> None:
+        """Does from now on what signals ask for."""
+
+    async def end(self, status: pb.Status) -> None:
+        """Notes how the job has ended."""
+
+
+class LocalPlace:
+    """This machine: coordinator and workers are processes of one group, below the launcher and the supervisor."""
+
+    def __init__(self, folder: JobFolder, restarts: int) -> None:
+        self.folder, self.restarts = folder, restarts
+        self.site = Site(folder.name, ADDRESS, str(folder.path))
+        self.address, self.port = ADDRESS, _port_before(folder)
+        self.tls: Tls | None = None
+        self.departure = asyncio.Event()
+
+    @property
+    def final_status(self) -> pb.Status | None:
+        """None: where the supervisor finds one it starts no coordinator."""
+        return None
+
+    def settle(self, spec: Job) -> Job:
+        """The job as it is."""
+        return spec
+
+    def provisioner(self, port: int, spec: Job, listener: Callable[[], Listener]) -> Provisioner:
+        """Starts processes."""
+        workers = spec.elastic.num_workers
+
+        def on_end(worker_id: int, why: str, excused: bool) -> None:
+            listener().process_ended(worker_id, why, excused)
+
+        return LocalProvisioner(self.folder, f"{ADDRESS}:{port}", workers, on_end)
+
+    def heed_signals(self, coordinator: Coordinator) -> None:
+        """SIGTERM and SIGINT stop the job; so does the end of standard input: then the launcher has died."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, coordinator.tell, events.Stopped(f"stopped by {number.name}"))
+
+        def input_ended() -> None:
+            if not os.read(sys.stdin.fileno(), 4096):
+                loop.remove_reader(sys.stdin.fileno())
+                coordinator.tell(events.Stopped("its launcher has ended"))
+
+        with contextlib.suppress(PermissionError):  # a file or /dev/null cannot be watched: then nobody holds a pipe
+            loop.add_reader(sys.stdin.fileno(), input_ended)
+
+    async def end(self, status: pb.Status) -> None:
+        """Leaves the status in the job's folder."""
+        write_status(self.folder, status)
+
+
+def write_status(folder: JobFolder, status: pb.Status) -> None:
+    """Writes the file that says how the job has ended."""
+    write_whole(folder.status, status_to_json(status))
+
+
+def status_to_json(status: pb.Status) -> str:
+    """What `supervisor.final_exit_code` and launchers read."""
+    return json_format.MessageToJson(status, preserving_proto_field_name=True)
+
+
+def _port_before(folder: JobFolder) -> int:
+    """The port that workers of an earlier coordinator try; 0: any."""
+    try:
+        return int(folder.address.read_text(encoding="utf-8").rsplit(":", 1)[1])
+    except (FileNotFoundError, ValueError, IndexError):
+        return 0

@@ -1,0 +1,113 @@
+"""A coordinator's life in a pod of Kubernetes: what it finds there, and what it leaves to the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from edl_allreduce.cluster import (
+    CERTIFICATE_FILE,
+    CONFIG_FOLDER,
+    GRPC_PORT,
+    KEY_FILE,
+    SECRET_FOLDER,
+    WORKERS_FILE,
+    WorkerPods,
+)
+from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.job_folder import JobFolder
+from edl_allreduce.spec import JobSpec
+from edl_allreduce.task_spec import Job
+from rendezvous.coordinator import Coordinator, Site
+from rendezvous.place import status_to_json, write_status
+from rendezvous.provisioner import Listener, Provisioner
+from rendezvous.provisioner.job_state import JobState
+from rendezvous.provisioner.kubernetes import Api
+from rendezvous.provisioner.patience import insist
+from rendezvous.provisioner.pod_keeper import PodKeeper
+from rendezvous.provisioner.pods import Owner, container_of
+from rendezvous.tls import Tls
+
+log = logging.getLogger(__name__)
+
+ANYWHERE = "0.0.0.0"
+DIGEST = "@sha256:"
+
+
+class PodPlace:
+    """A pod. Made by `enter`."""
+
+    def __init__(self, folder: JobFolder, api: Api, state: JobState, image: str) -> None:
+        self.folder, self._api, self._state, self._image = folder, api, state, image
+        self.restarts = state.coordinators
+        self.site = Site(folder.name, os.environ["POD_IP"])
+        self.address, self.port = ANYWHERE, GRPC_PORT
+        secret = Path(SECRET_FOLDER)
+        self.tls: Tls | None = Tls(secret / CERTIFICATE_FILE, secret / KEY_FILE)
+        self.departure = asyncio.Event()
+
+    @staticmethod
+    async def enter(folder: JobFolder) -> PodPlace:
+        """Takes over the job from the coordinators before.
+
+        Raises:
+            EdlError: the API server does not let it.
+        """
+        api = Api(folder.name, os.environ["POD_NAMESPACE"])
+        state = JobState(api)
+        await insist("take over the job", state.take_over)
+        pod = await insist("read the own pod", api.read_pod, os.environ["POD_NAME"])
+        statuses = pod.get("status", {}).get("containerStatuses", ())
+        images = [str(each.get("imageID", "")) for each in statuses if each.get("name") == "coordinator"]
+        return PodPlace(folder, api, state, images[0] if images else "")
+
+    @property
+    def final_status(self) -> pb.Status | None:
+        """How the job has ended already, before this coordinator began."""
+        text = self._state.final_status
+        if not text and self.folder.status.exists():  # the supervisor's last word
+            text = self.folder.status.read_text(encoding="utf-8")
+        return json_format.Parse(text, pb.Status(), ignore_unknown_fields=True) if text else None
+
+    def settle(self, spec: Job) -> Job:
+        """The job with its image pinned to the one that runs here."""
+        image = _pinned(self._image)
+        if not image:
+            return spec
+        if isinstance(spec, JobSpec):
+            return replace(spec, model=replace(spec.model, image=image))
+        return replace(spec, model=replace(spec.model, image=image))
+
+    def provisioner(self, port: int, spec: Job, listener: Callable[[], Listener]) -> Provisioner:
+        """Makes pods."""
+        pods = WorkerPods.from_json((Path(CONFIG_FOLDER) / WORKERS_FILE).read_text(encoding="utf-8"))
+        if spec.model.image and DIGEST in spec.model.image:
+            container_of(pods.pod, pods.container)["image"] = spec.model.image
+        owner = Owner(self.folder.name, os.environ["EDL_JOB_UID"])
+        return PodKeeper(self._api, owner, pods, self._state, listener)
+
+    def heed_signals(self, coordinator: Coordinator) -> None:
+        """SIGTERM ends this coordinator, not the job: the workers step on until there is another one."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.departure.set)
+
+    async def end(self, status: pb.Status) -> None:
+        """Leaves the status to whoever asks, and sees to it that no other coordinator is started."""
+        self._state.final_status = status_to_json(status)
+        await insist("write how the job has ended", self._state.save)
+        if status.exit_code:
+            await insist("end the Job", self._api.give_up)
+        write_status(self.folder, status)
+
+
+def _pinned(image: str) -> str:
+    """The reference of an image by its digest; empty: it has none."""
+    return image.removeprefix("docker-pullable://") if DIGEST in image else ""
