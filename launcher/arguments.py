@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from edl_allreduce.errors import UsageError
 from edl_allreduce.flags import reject_unknown
 
-BOOLEAN_WORDS = frozenset({"true", "false", "yes", "no", "1", "0", "on", "off"})
+TRUE_WORDS, FALSE_WORDS = frozenset({"true", "yes", "1", "on"}), frozenset({"false", "no", "0", "off"})
+BOOLEAN_WORDS = TRUE_WORDS | FALSE_WORDS
 
 
-def normalise(words: Sequence[str], flags: Mapping[str, bool], takes_words: bool) -> list[str]:
+def normalise(
+    words: Sequence[str], flags: Mapping[str, bool], takes_words: bool, short: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
     """The words of a command as `--name=value` and plain words, in their order.
 
     Args:
         words: what follows the command's name.
         flags: the command's flags; whether each is a boolean.
         takes_words: whether the command takes words that are not flags, such as files.
+        short: the flags that a single letter stands for, such as follow for f.
 
     Raises:
         UsageError: a flag is unknown, lacks its value or is given twice, or a word belongs to nothing.
@@ -38,6 +43,8 @@ def normalise(words: Sequence[str], flags: Mapping[str, bool], takes_words: bool
             normal.append(word)
             continue
         left = len(rest)
+        if re.match(r"-[A-Za-z](=|$)", word) and word[1] in short:
+            word = f"--{short[word[1]]}{word[2:]}"
         name, value = _read_flag(word, rest, flags, takes_words)
         before = name if len(rest) < left and not flags[name] else ""
         if name in seen:
@@ -83,3 +90,31 @@ def _stray(word: str, before: str) -> UsageError:
         )
     hint = "flags are given as --name=value" if "=" in word else "--help lists the flags"
     return UsageError(f"expected a flag, got {word!r}; {hint}")
+
+
+def whole_number(flag: str, value: str | int) -> int:
+    """The whole number, 0 or more, that a flag was given.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        found = int(value)
+    except ValueError:
+        found = -1
+    if found < 0:
+        raise UsageError(f"--{flag}: expected a whole number, 0 or more, got {value!r}")
+    return found
+
+
+def boolean(flag: str, value: str | bool) -> bool:
+    """Whether a flag was given as true.
+
+    Raises:
+        UsageError: it is neither true nor false.
+    """
+    if isinstance(value, bool):
+        return value
+    if value.lower() not in BOOLEAN_WORDS:
+        raise UsageError(f"--{flag}: expected true or false, got {value!r}")
+    return value.lower() in TRUE_WORDS

@@ -51,7 +51,7 @@ def _run(words: list[str]) -> int:
     if {"-h", "--help"} & set(rest):
         print(found.help(name, width))
         return 0
-    rest = normalise(rest, found.flags(), found.takes_words())
+    rest = normalise(rest, found.flags(), found.takes_words(), found.short)
     function = found.load()
     check_call(name, function, rest)
     return _fire(path, function, rest)

@@ -1,11 +1,11 @@
-"""Calls the coordinator of a job of this machine, whoever started the job, also while the coordinator is restarted."""
+"""Calls the coordinator of a job, whoever started the job, wherever it runs, also while it is being restarted."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from edl_allreduce.errors import JobFailed, UsageError
 from edl_allreduce.job_folder import JobFolder
@@ -23,22 +23,79 @@ POLL_SECONDS = 0.02  # between two looks at the address file
 WATCH_SECONDS = 0.2  # between two statuses, at least
 
 
+class Way(Protocol):
+    """What a client must know to reach a job's coordinator."""
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+
+    @property
+    def logs_hint(self) -> str:
+        """Where to look when the coordinator is silent."""
+
+    @property
+    def certificate(self) -> bytes:
+        """The coordinator's certificate, as PEM; empty: it speaks without TLS."""
+
+    @property
+    def host(self) -> str:
+        """The host for which the certificate is."""
+
+    def address(self) -> str | None:
+        """Where the coordinator serves, HOST:PORT; None: nowhere yet."""
+
+    def token(self) -> str:
+        """The job's token."""
+
+    def how_it_ended(self) -> str:
+        """How a job ended that has ended, for people."""
+
+
+class LocalWay:
+    """The way to a coordinator of this machine: the files of the job's folder."""
+
+    certificate, host = b"", ""
+
+    def __init__(self, folder: JobFolder) -> None:
+        self._folder = folder
+
+    @property
+    def name(self) -> str:
+        return self._folder.name
+
+    @property
+    def logs_hint(self) -> str:
+        return f"see {self._folder.coordinator_log}"
+
+    def address(self) -> str | None:
+        with contextlib.suppress(FileNotFoundError):
+            return self._folder.address.read_text(encoding="utf-8").strip()
+        return None
+
+    def token(self) -> str:
+        return self._folder.token.read_text(encoding="utf-8").strip()
+
+    def how_it_ended(self) -> str:
+        return how_it_ended(self._folder)
+
+
 class Client:
-    """The way to a job's coordinator. Its address is read anew for every call: after a restart it may be another.
+    """Calls of a job's coordinator. Its address is asked for with every call: after a restart it may be another.
 
     Args:
-        folder: the job's.
+        way: how to reach it.
         await_end: waits for the job's end, at most so many seconds; says whether it has ended.
     """
 
-    def __init__(self, folder: JobFolder, await_end: Callable[[float], bool]) -> None:
-        self._folder, self._await_end = folder, await_end
+    def __init__(self, way: Way, await_end: Callable[[float], bool]) -> None:
+        self._way, self._await_end = way, await_end
 
     def await_address(self) -> str | None:
-        """Where the coordinator serves, as soon as it has indexed the data; None when the job has ended."""
+        """Where the coordinator serves, as soon as it does; None when the job has ended."""
         while not self._await_end(0):
-            with contextlib.suppress(FileNotFoundError):
-                return self._folder.address.read_text(encoding="utf-8").strip()
+            if address := self._way.address():
+                return address
             self._await_end(POLL_SECONDS)
         return None
 
@@ -51,8 +108,14 @@ class Client:
 
         # gRPC would take http_proxy for this machine's own addresses, too; and with connections shared between
         # channels, a new channel would wait for the end of an old one's back-off.
-        options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
-        with grpc.insecure_channel(address, options=options) as channel:
+        options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+        if self._way.certificate:
+            options.append(("grpc.ssl_target_name_override", self._way.host))
+            credentials = grpc.ssl_channel_credentials(self._way.certificate)
+            channel = grpc.secure_channel(address, credentials, options=options)
+        else:
+            channel = grpc.insecure_channel(address, options=options)
+        with channel:
             yield CoordinatorStub(channel)
 
     def watch(self, stub: CoordinatorStub, timeout: float | None = None) -> Any:
@@ -77,15 +140,36 @@ class Client:
         request = ScaleRequest(num_workers=num_workers)
         before: Status = self._call(lambda stub: next(self.watch(stub, CALL_SECONDS)))
         if before.phase in ENDED:
-            raise JobFailed(f"job {self._folder.name} has ended: {_how(before)}")
+            raise JobFailed(f"job {self._way.name} has ended: {how_told(before)}")
         self._call(lambda stub: stub.Scale(request, timeout=CALL_SECONDS, metadata=self._metadata()))
         return before.target_workers
 
-    def _call(self, call: Callable[[CoordinatorStub], T]) -> T:
+    def stop(self, reason: str) -> None:
+        """Asks the coordinator to end the job.
+
+        Raises:
+            JobFailed: it has ended already, or the coordinator does not answer.
+        """
+        from edl_allreduce.control.control_pb2 import StopRequest
+
+        request = StopRequest(reason=reason)
+        self._call(lambda stub: stub.Stop(request, timeout=CALL_SECONDS, metadata=self._metadata()))
+
+    def newest(self, timeout: float) -> Status:
+        """The status now.
+
+        Raises:
+            JobFailed: the job has ended, or its coordinator does not answer.
+        """
+        newest: Status = self._call(lambda stub: next(self.watch(stub, timeout)), timeout)
+        return newest
+
+    def _call(self, call: Callable[[CoordinatorStub], T], patience: float | None = None) -> T:
         """The answer to a call, of this coordinator or of the one that is started in its place."""
         import grpc
 
-        patience_until = time.monotonic() + CALL_SECONDS
+        patience = patience or CALL_SECONDS
+        patience_until = time.monotonic() + patience
         while (address := self.await_address()) is not None:
             try:
                 with self.connected(address) as stub:
@@ -95,15 +179,15 @@ class Client:
             if code is grpc.StatusCode.INVALID_ARGUMENT:
                 raise UsageError(details)
             if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise JobFailed(f"job {self._folder.name}: its coordinator answers {code.name}: {details}")
+                raise JobFailed(f"job {self._way.name}: its coordinator answers {code.name}: {details}")
             if time.monotonic() >= patience_until:
-                silent = f"its coordinator at {address} has not answered for {CALL_SECONDS:g} s"
-                raise JobFailed(f"job {self._folder.name}: {silent}; see {self._folder.coordinator_log}")
+                silent = f"its coordinator at {address} has not answered for {patience:g} s"
+                raise JobFailed(f"job {self._way.name}: {silent}; {self._way.logs_hint}")
             self._await_end(RETRY_SECONDS)
-        raise JobFailed(f"job {self._folder.name} has ended: {how_it_ended(self._folder)}")
+        raise JobFailed(f"job {self._way.name} has ended: {self._way.how_it_ended()}")
 
     def _metadata(self) -> tuple[tuple[str, str]]:
-        return (("authorization", f"Bearer {self._folder.token.read_text(encoding='utf-8').strip()}"),)
+        return (("authorization", f"Bearer {self._way.token()}"),)
 
 
 def final_status(folder: JobFolder) -> Status | None:
@@ -121,8 +205,9 @@ def final_status(folder: JobFolder) -> Status | None:
 def how_it_ended(folder: JobFolder) -> str:
     """How a job ended that has ended, for people."""
     status = final_status(folder)
-    return _how(status) if status else f"all its processes were killed; logs in {folder.logs}"
+    return how_told(status) if status else f"all its processes were killed; logs in {folder.logs}"
 
 
-def _how(status: Status) -> str:
+def how_told(status: Status) -> str:
+    """A status's phase and message, for people."""
     return f"{status.phase}, {status.message}" if status.message else status.phase

@@ -6,7 +6,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edl_allreduce import __version__
@@ -24,12 +24,14 @@ class Command:
         load: gives the function to call, all of its arguments strings; returns an exit code, or nothing for 0.
         raw: whether its words are passed on as they are, `--help` included.
         kind: of the jobs it runs (train, evaluate, predict), whose settings are its flags; empty: it runs none.
+        short: the flags that a single letter stands for.
     """
 
     summary: str
     load: Callable[[], Callable[..., int | None]]
     raw: bool = False
     kind: str = ""
+    short: Mapping[str, str] = field(default_factory=dict)
 
     def flags(self) -> dict[str, bool]:
         """The command's flags; whether each is a boolean."""
@@ -75,13 +77,20 @@ def _from(module: str, name: str) -> Callable[[], Callable[..., int | None]]:
     return load
 
 
+FOLLOW = {"f": "follow"}
 DATA, JOBS, ZOO = "launcher.data_commands", "launcher.job_commands", "launcher.zoo_commands"
 COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "train": _job("train", "train a model with any number of workers of this machine"),
     "evaluate": _job("evaluate", "tell loss and metrics of a trained model on other data"),
     "predict": _job("predict", "write the predictions of a trained model"),
+    "jobs": Command("list all jobs, the newest first", _from(JOBS, "jobs")),
+    "status": Command("tell all about a job on one screen", _from(JOBS, "status")),
+    "logs": Command("print a log of a job", _from(JOBS, "logs"), short=FOLLOW),
+    "events": Command("tell what has happened to a job", _from(JOBS, "events"), short=FOLLOW),
     "scale": Command("change how many workers a running job keeps alive", _from(JOBS, "scale")),
-    "stop": Command("end a running job", _from(JOBS, "stop")),
+    "stop": Command("end a running job; it saves a checkpoint", _from(JOBS, "stop")),
+    "wait": Command("wait for a job's end; the exit code is the job's", _from(JOBS, "wait")),
+    "dashboard": Command("open the page of a running job in the browser", _from(JOBS, "dashboard")),
     "recordio": {
         "info": Command("say what RecordIO files hold: chunks, records, sizes", _from(DATA, "recordio_info")),
         "cat": Command("print the records of RecordIO files", _from(DATA, "recordio_cat")),

@@ -16,6 +16,7 @@ from edl_allreduce import recordio, storage
 from edl_allreduce.errors import CorruptFile, DataError, UsageError, did_you_mean
 from edl_allreduce.recordio.codec import COMPRESSORS
 from edl_allreduce.records.formats import ending_of
+from launcher.arguments import boolean, whole_number
 from launcher.data_progress import progress_bar
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def recordio_info(*files: str, json: str | bool = False) -> None:
     --json   one line of JSON per file instead of a table
     """
     rows = [_facts(path) for path in _expand(files)]
-    if _boolean("json", json):
+    if boolean("json", json):
         for row in rows:
             print(json_text.dumps(row))
         return
@@ -69,7 +70,7 @@ def recordio_cat(*files: str, skip: str | int = 0, limit: str | int = "", format
     """
     if format not in FORMATS:
         raise UsageError(f"--format: expected {', '.join(FORMATS)}, got {format!r}{did_you_mean(format, FORMATS)}")
-    first, most = _number("skip", skip), _number("limit", limit) if limit != "" else None
+    first, most = whole_number("skip", skip), whole_number("limit", limit) if limit != "" else None
     show = _SHOW[format]
     out = sys.stdout.buffer
     sys.stdout.flush()
@@ -199,8 +200,8 @@ def convert(
     if not output:
         raise UsageError("--output: required and not given; a folder or URL for the RecordIO files")
     work = _conversion(inputs, query, data_format)
-    per_file, processes = _number("records_per_file", records_per_file), _number("workers", workers)
-    options = Options(columns, label, per_file, compressor, processes, _boolean("overwrite", overwrite))
+    per_file, processes = whole_number("records_per_file", records_per_file), whole_number("workers", workers)
+    options = Options(columns, label, per_file, compressor, processes, boolean("overwrite", overwrite))
     with progress_bar("records") as progress:
         done = work(output, options, progress.report)
         for note in done.notes:
@@ -261,21 +262,3 @@ def _expand(files: Sequence[str]) -> list[str]:
 
 def _many(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def _number(flag: str, value: str | int) -> int:
-    try:
-        number = int(value)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise UsageError(f"--{flag}: expected a whole number, 0 or more, got {value!r}")
-    return number
-
-
-def _boolean(flag: str, value: str | bool) -> bool:
-    if isinstance(value, bool):
-        return value
-    if value.lower() not in ("true", "yes", "1", "on", "false", "no", "0", "off"):
-        raise UsageError(f"--{flag}: expected true or false, got {value!r}")
-    return value.lower() in ("true", "yes", "1", "on")

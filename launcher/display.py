@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from launcher import progress
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status
 
 PLAIN_SECONDS = 5.0  # between two lines without news
+PIPE_WIDTH = 160  # of a screen that no terminal shows
 
 
 class Silent:
@@ -25,6 +27,9 @@ class Silent:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def join(self, status: Status) -> None:
+        """Begins in the middle of a job: what has happened before is not told."""
 
     def show(self, status: Status) -> None:
         """Shows a newer status."""
@@ -43,6 +48,12 @@ class Plain(Silent):
         self._out, self._clock = out, clock
         self._before: Status | None = None
         self._summary, self._said_at = "", clock()
+
+    def join(self, status: Status) -> None:
+        self._before = status
+        if status.phase in RUNNING:
+            self._summary = progress.summary(status)
+            self.note(self._summary)
 
     def show(self, status: Status) -> None:
         for line in progress.changes(self._before, status):
@@ -82,6 +93,9 @@ class Live(Silent):
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
+    def join(self, status: Status) -> None:
+        self._before = status
+
     def show(self, status: Status) -> None:
         lines = progress.changes(self._before, status)
         for line in lines if status.phase != "starting" else []:  # while starting, the spinner says it
@@ -114,6 +128,35 @@ class Live(Silent):
         if busy:
             rows.add_row(self._spinner)
         return rows
+
+
+@contextlib.contextmanager
+def screens_on(out: TextIO, name: str, live: bool) -> Iterator[Callable[[Status], None]]:
+    """Shows whole screens of the job called `name`, each in the place of the one before if `live` on a terminal.
+
+    In a pipe a live one is printed anew every few seconds.
+    """
+    from rich.console import Console
+    from rich.live import Live as RichLive
+
+    from launcher.status_screen import screen
+
+    console = Console(file=out) if out.isatty() else Console(file=out, width=PIPE_WIDTH, color_system=None)
+    if live and console.is_terminal and not console.is_dumb_terminal:
+        with RichLive(console=console, auto_refresh=False) as picture:
+            yield lambda status: picture.update(screen(name, status), refresh=True)
+        return
+    said_at: list[float] = []
+
+    def show(status: Status) -> None:
+        if status.phase in ENDED or not said_at or time.monotonic() - said_at[-1] >= PLAIN_SECONDS:
+            said_at[:] = [time.monotonic()]
+            with console.capture() as captured:
+                console.print(screen(name, status))
+            lines = captured.get().splitlines()
+            print("\n".join(line.rstrip() for line in lines), file=out, flush=True)
+
+    yield show
 
 
 def display_on(out: TextIO, quiet: bool) -> Silent:

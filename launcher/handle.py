@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status
 
 ENDED = frozenset({"done", "failed", "stopped"})
+KILLED = "killed"  # of a summary: ended without saying how
 RUNNING = frozenset({"training", "reforming", "exporting", "working"})
 
 ERRORS: dict[int, type[EdlError]] = {
@@ -42,6 +43,11 @@ class JobSummary:
     workers: int
     message: str = ""
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing happens any more."""
+        return self.phase in ENDED or self.phase == KILLED
+
 
 class JobHandle(ABC):
     """A job that has been started."""
@@ -55,6 +61,11 @@ class JobHandle(ABC):
     @abstractmethod
     def logs_hint(self) -> str:
         """Where its logs are, for people: "logs in FOLDER", "edl logs NAME"."""
+
+    @property
+    def output(self) -> str:
+        """The folder or URL of its result; empty when it has none, or when that is not known here."""
+        return ""
 
     @property
     @abstractmethod

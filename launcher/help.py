@@ -148,7 +148,8 @@ def function_help(name: str, function: Callable[..., object], width: int) -> str
         if is_word(each):
             usage.append(each.name.upper() + ("…" if each.kind in VARIABLE else ""))
         else:
-            flag = f"--{each.name}" if is_boolean(each) else f"--{each.name}={each.name.upper()}"
+            negated = "no" if each.default is True else ""
+            flag = f"--{negated}{each.name}" if is_boolean(each) else f"--{each.name}={each.name.upper()}"
             usage.append(flag if each.default is each.empty else f"[{flag}]")
     lines = textwrap.wrap(" ".join(usage), width, subsequent_indent="    ", break_on_hyphens=False)
     return "\n".join([*lines, "", inspect.getdoc(function) or ""])

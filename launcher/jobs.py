@@ -1,70 +1,118 @@
-"""Finds jobs of this machine by their names, so that whoever has not started a job can watch, scale and stop it."""
+"""Finds jobs by their names, on this machine and on Kubernetes, so that anybody can watch, scale and stop them."""
 
 from __future__ import annotations
 
-import json
+import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
-from edl_allreduce.errors import JobFailed, UsageError, did_you_mean
-from edl_allreduce.job_folder import JobFolder, home
-from edl_allreduce.processes import Process, runs
-from launcher.client import how_it_ended
-from launcher.handle import JobHandle
-from launcher.local import LocalJob
-from launcher.process import Attached
+from edl_allreduce.errors import EdlError, UsageError, did_you_mean
+from edl_allreduce.job_folder import home
+from launcher import local_jobs
+from launcher.handle import JobHandle, JobSummary
+
+LOCAL, KUBERNETES = "local", "kubernetes"
+IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
-def attach(name: str) -> JobHandle:
-    """A job of this machine that is running, whoever has started it; it goes on when this process ends.
+def attach(name: str, backend: str = "", namespace: str = "", kube_context: str = "") -> JobHandle:
+    """A job, running or ended, whoever has started it; it goes on when this process ends.
 
     Args:
-        name: of the job, or enough of its beginning to tell it from other running jobs.
+        name: of the job, or enough of its beginning to tell it from others; running jobs come before ended ones.
+        backend: local or kubernetes; empty: what EDL_BACKEND says, else this machine, and then the cluster of the
+            kubeconfig, if there is one.
+        namespace: of the cluster; empty: the context's.
+        kube_context: of the kubeconfig; empty: the current one.
 
     Raises:
         UsageError: there is no such job, or several.
-        JobFailed: the job has ended.
     """
-    folder, supervisor = find_running(name, os.environ)
-    job = LocalJob(folder, Attached(supervisor))
-    job.begin()
-    next(job.watch())  # from now on there is a status
-    return job
+    where = places(backend, namespace, kube_context, os.environ)
+    known: dict[str, bool] = {}
+    for place in where:
+        if place == LOCAL:
+            running = {each: local_jobs.runs(each, os.environ) for each in local_jobs.names(os.environ)}
+            if found := match(name, running):
+                return local_jobs.attach(found, os.environ)
+        else:
+            from launcher import kubernetes
+
+            running = {each.name: not each.ended for each in kubernetes.jobs(namespace, kube_context)}
+            if found := match(name, running):
+                return kubernetes.attach(found, namespace, kube_context)
+        known |= running
+    raise _unknown(name, known, where)
 
 
-def find_running(name: str, environ: Mapping[str, str]) -> tuple[JobFolder, Process]:
-    """The folder and the supervisor of a running job; for its name and its errors see `attach`."""
-    folders = _folders(environ)
-    running = {each.name: (each, supervisor) for each in folders if (supervisor := _running_supervisor(each))}
+def summaries(backend: str = "", namespace: str = "", kube_context: str = "") -> tuple[list[JobSummary], list[str]]:
+    """All jobs, newest first, and what people should know about places that could not be asked.
+
+    The arguments are those of `attach`.
+
+    Raises:
+        EdlError: the only place does not answer.
+    """
+    found: list[JobSummary] = []
+    notes: list[str] = []
+    where = places(backend, namespace, kube_context, os.environ)
+    for place in where:
+        if place == LOCAL:
+            found += local_jobs.summaries(os.environ)
+            continue
+        from launcher import kubernetes
+
+        try:
+            found += kubernetes.jobs(namespace, kube_context)
+        except EdlError as error:
+            if len(where) == 1:
+                raise
+            notes.append(f"jobs on Kubernetes are not listed: {error}")
+    return sorted(found, key=lambda each: -each.began), notes
+
+
+def places(backend: str, namespace: str, kube_context: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Where to look for jobs, in this order.
+
+    Raises:
+        UsageError: there is no such backend.
+    """
+    chosen = backend or environ.get("EDL_BACKEND", "") or (KUBERNETES if namespace or kube_context else "")
+    if chosen not in ("", LOCAL, KUBERNETES):
+        raise UsageError(f"--backend: expected local or kubernetes, got {chosen!r}")
+    return (chosen,) if chosen else (LOCAL, KUBERNETES) if _has_cluster(environ) else (LOCAL,)
+
+
+def _has_cluster(environ: Mapping[str, str]) -> bool:
+    """Whether somebody has set this machine up for a cluster, and our client for it is installed."""
+    usual = f"{environ.get('HOME', '')}/.kube/config"
+    files = (environ.get("KUBECONFIG") or usual).split(os.pathsep)
+    configured = any(Path(each).expanduser().is_file() for each in files if each) or IN_CLUSTER.is_file()
+    return configured and importlib.util.find_spec("kubernetes") is not None
+
+
+def match(name: str, running: Mapping[str, bool]) -> str | None:
+    """The job that is meant by a name or its beginning.
+
+    Args:
+        running: every job's name; whether it runs.
+
+    Raises:
+        UsageError: several may be meant.
+    """
     if name in running:
-        return running[name]
-    ended = {each.name: each for each in folders if each.name not in running}
-    if name in ended:
-        raise JobFailed(f"job {name} has ended: {how_it_ended(ended[name])}")
+        return name
     alike = [each for each in running if name and each.startswith(name)]
-    if len(alike) == 1:
-        return running[alike[0]]
-    if alike:
-        raise UsageError(f"{name!r} may be {_listed(alike)}; give more of the job's name")
-    if len(past := [each for each in ended if name and each.startswith(name)]) == 1:
-        raise JobFailed(f"job {past[0]} has ended: {how_it_ended(ended[past[0]])}")
-    now = f"running are {_listed(running)}" if running else "no job is running"
-    where = home(environ) / "jobs"
-    raise UsageError(f"there is no job {name!r} in {where}{did_you_mean(name, running)}; {now}")
+    alike = [each for each in alike if running[each]] or alike
+    if len(alike) > 1:
+        raise UsageError(f"{name!r} may be {', '.join(sorted(alike))}; give more of the job's name")
+    return alike[0] if alike else None
 
 
-def _folders(environ: Mapping[str, str]) -> list[JobFolder]:
-    path = home(environ) / "jobs"
-    return [JobFolder(each) for each in sorted(path.iterdir())] if path.is_dir() else []
-
-
-def _running_supervisor(folder: JobFolder) -> Process | None:
-    try:
-        supervisor = Process(**json.loads(folder.supervisor.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None  # it has never begun
-    return supervisor if runs(supervisor) else None
-
-
-def _listed(names: Mapping[str, object] | list[str]) -> str:
-    return ", ".join(sorted(names))
+def _unknown(name: str, known: Mapping[str, bool], where: Collection[str]) -> UsageError:
+    running = sorted(each for each, runs in known.items() if runs)
+    now = f"running are {', '.join(running)}" if running else "no job is running"
+    names = {LOCAL: str(home(os.environ) / "jobs"), KUBERNETES: "the cluster's namespace"}
+    looked = " or in ".join(names[each] for each in where)
+    return UsageError(f"there is no job {name!r} in {looked}{did_you_mean(name, known)}; {now}; edl jobs lists all")

@@ -17,7 +17,8 @@ from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.processes import describe_exit
 from edl_allreduce.task_spec import to_json
 from launcher import history, logs
-from launcher.client import RETRY_SECONDS, Client, final_status, how_it_ended
+from launcher.client import RETRY_SECONDS, Client, LocalWay, final_status, how_it_ended
+from launcher.ended import output_of
 from launcher.handle import ENDED, JobHandle, error_of
 from launcher.plan import Plan
 from launcher.process import Leader, spawn, tail
@@ -69,7 +70,7 @@ class LocalJob(JobHandle):
         self._status: Status | None = None
         self._call: grpc.Call | None = None
         self._ended = threading.Event()
-        self._client = Client(folder, self._ended.wait)
+        self._client = Client(LocalWay(folder), self._ended.wait)
         self._stop_wanted = False
         self._crash: JobFailed | None = None
 
@@ -88,6 +89,10 @@ class LocalJob(JobHandle):
     @property
     def logs_hint(self) -> str:
         return f"logs in {self._files.logs}"
+
+    @property
+    def output(self) -> str:
+        return output_of(self._files)
 
     @property
     def pid(self) -> int:

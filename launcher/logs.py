@@ -27,16 +27,12 @@ def log_of(folder: JobFolder, worker: int | None) -> Path:
     if path.is_file():
         return path
     whose = "the coordinator" if worker is None else f"worker {worker}"
-    workers = sorted(
-        int(found[1]) for each in _names(folder.logs) if (found := re.fullmatch(r"worker-(\d+)\.log", each))
-    )
-    others = [f"of worker{'s' if workers[1:] else ''} {', '.join(map(str, workers))}"] if workers else []
-    there = " and ".join([*(["the coordinator's"] if folder.coordinator_log.is_file() else []), *others]) or "none"
-    raise UsageError(f"job {folder.name} has no log of {whose}; there is {there}")
-
-
-def _names(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
+    names = [each.name for each in folder.logs.glob("worker-*.log")]
+    workers = sorted(int(found[1]) for each in names if (found := re.fullmatch(r"worker-(\d+)\.log", each)))
+    there = ["the coordinator"] if folder.coordinator_log.is_file() else []
+    there += [f"worker{'s' if workers[1:] else ''} {', '.join(map(str, workers))}"] if workers else []
+    logs = f"there are logs of {' and '.join(there)}" if there else "there are no logs yet"
+    raise UsageError(f"job {folder.name} has no log of {whose}; {logs}")
 
 
 def read(folder: JobFolder, worker: int | None, await_end: Callable[[float], bool] | None) -> Iterator[str]:

@@ -34,7 +34,7 @@ def headline(status: Status) -> str:
     if status.phase == "starting" and status.workers:
         ready = sum(worker.state in ("ready", "training") for worker in status.workers)
         wanted = status.target_workers or len(status.workers)
-        return f"starting {_count(wanted, 'worker')}: {ready} ready"
+        return f"starting {count(wanted, 'worker')}: {ready} ready"
     if status.phase == "starting":
         return status.message or "starting"
     if status.phase == "working":
@@ -58,7 +58,7 @@ def summary(status: Status) -> str:
         f"step {status.position.step:,}{total}",
         f"loss {status.loss:.4g}" if status.position.step and not math.isnan(status.loss) else "",
         f"{status.records_per_second:,.0f} records/s" if status.records_per_second else "",
-        _count(sum(worker.rank >= 0 for worker in status.workers), "worker"),
+        count(sum(worker.rank >= 0 for worker in status.workers), "worker"),
         f"{clock(status.seconds_left)} left" if status.seconds_left and status.phase not in ENDED else "",
     ]
     return " · ".join(part for part in parts if part)
@@ -80,10 +80,10 @@ def ending(status: Status, output: str, logs: str) -> list[str]:
     """The last lines: how it went, and where everything is; after a failure the error says that."""
     if status.job in TASKS:
         return _tasks_ending(status, output, logs)
-    steps = f"{_count(status.position.step, 'step')} in {clock(status.training_seconds)}"
+    steps = f"{count(status.position.step, 'step')} in {clock(status.training_seconds)}"
     if status.phase == "done":
         ended = status.epochs[-1].epoch + 1 if status.epochs else status.num_epochs
-        epochs = _count(ended, "epoch") if ended >= status.num_epochs else f"{ended} of {status.num_epochs} epochs"
+        epochs = count(ended, "epoch") if ended >= status.num_epochs else f"{ended} of {status.num_epochs} epochs"
         return [
             f"trained {epochs}, {steps}{'' if math.isnan(status.loss) else f'; the last loss is {status.loss:.4g}'}",
             *_where_time_went(status),
@@ -100,17 +100,18 @@ def _epoch_lines(before: Status | None, now: Status) -> list[str]:
         return []
     told = {each.epoch for each in before.epochs} if before else set()
     lines = [
-        f"epoch {each.epoch + 1}: {_figures(each.values)}{'; ' + each.stopped if each.stopped else ''}"
+        f"epoch {each.epoch + 1}: {figures(each.values)}{'; ' + each.stopped if each.stopped else ''}"
         for each in now.epochs
         if each.epoch not in told and (len(each.values) > 1 or each.stopped)
     ]
     ends = {each.step for each in now.epochs}
     known = {each.step for each in before.evaluations} if before else set()
     between = [each for each in now.evaluations if each.step not in known | ends]
-    return lines + [f"step {each.step:,}: {_figures(each.values, 'val_')}" for each in between]
+    return lines + [f"step {each.step:,}: {figures(each.values, 'val_')}" for each in between]
 
 
-def _figures(values: Mapping[str, float], prefix: str = "") -> str:
+def figures(values: Mapping[str, float], prefix: str = "") -> str:
+    """Loss and metrics in one line."""
     return " · ".join(f"{prefix}{name} {values[name]:.4g}" for name in in_order(values))
 
 
@@ -123,14 +124,14 @@ def _tasks_summary(status: Status) -> str:
     parts = [
         f"{status.work.records_done:,}/{status.records:,} records",
         f"{status.records_per_second:,.0f} records/s" if status.records_per_second else "",
-        _count(len(status.workers), "worker"),
+        count(len(status.workers), "worker"),
         f"{clock(status.seconds_left)} left" if status.seconds_left and status.phase not in ENDED else "",
     ]
     return " · ".join(part for part in parts if part)
 
 
 def _tasks_ending(status: Status, output: str, logs: str) -> list[str]:
-    records = f"{_count(status.work.records_done, 'record')} in {clock(status.seconds)}"
+    records = f"{count(status.work.records_done, 'record')} in {clock(status.seconds)}"
     if status.phase != "done":
         return [f"{status.phase} after {records}; {logs}"]
     if status.job == "predict":
@@ -153,7 +154,7 @@ def _where_time_went(status: Status) -> list[str]:
         again = f"; {told.repeated_records:,} records computed twice" if told.repeated_records else ""
         lines.append(f"goodput: {useful}; pauses: {', '.join(causes)}{again}")
     if status.skipped_records:
-        lines.append(f"{_count(status.skipped_records, 'record')} left out as bad, listed in the job's history.jsonl")
+        lines.append(f"{count(status.skipped_records, 'record')} left out as bad, listed in the job's history.jsonl")
     return lines
 
 
@@ -172,7 +173,7 @@ def _warnings(before: Status | None, now: Status) -> list[str]:
         lines.append(f"warning: no checkpoint could be written: {now.checkpoint_error}")
     new = now.skipped_records - (before.skipped_records if before else 0)
     if new > 0:
-        lines.append(f"warning: {_count(new, 'bad record')} left out")
+        lines.append(f"warning: {count(new, 'bad record')} left out")
     return lines
 
 
@@ -200,7 +201,7 @@ def _round_line(each: RoundStatus) -> str:
     if each.number == 1 and each.first_step > 1:
         cause = f", from the checkpoint at step {each.first_step - 1:,}"
     pause = f", paused {each.paused_seconds:.2f} s" if each.paused_seconds else ""
-    return f"round {each.number} with {_count(each.size, 'worker')}{cause}{pause}"
+    return f"round {each.number} with {count(each.size, 'worker')}{cause}{pause}"
 
 
 def _worker_changes(before: Status, now: Status) -> list[str]:
@@ -214,5 +215,6 @@ def _worker_changes(before: Status, now: Status) -> list[str]:
     return gone + [f"worker {number} is starting" for number in sorted(are - set(were))]
 
 
-def _count(number: int, thing: str) -> str:
+def count(number: int, thing: str) -> str:
+    """ "1 worker", "2 workers"."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

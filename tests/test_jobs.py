@@ -10,15 +10,16 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edl_allreduce.errors import JobFailed, UsageError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.processes import Process, process_of
-from launcher import client, local
+from launcher import client, local, local_jobs
 from launcher.handle import RUNNING
-from launcher.jobs import attach, find_running
+from launcher.jobs import attach, match, places
 from tests.fakes import enter, gone, planned
 
 
@@ -69,8 +70,14 @@ def test_a_job_killed_as_a_whole_is_told_too(forever: local.LocalJob) -> None:
     os.killpg(forever.pid, signal.SIGKILL)
     with pytest.raises(JobFailed, match=r"^the supervisor of job digits-1 ended unexpectedly; the end of "):
         job.wait(20)
+    left = attach("digits-1")
+    assert left.exit_code == JobFailed.exit_code and left.status().position.step >= 1, (
+        "its history tells how far it was"
+    )
+    with pytest.raises(JobFailed, match=r"^all its processes were killed; logs in "):
+        left.wait()
     with pytest.raises(JobFailed, match=r"^job digits-1 has ended: all its processes were killed; logs in "):
-        attach("digits-1")
+        left.scale(2)
 
 
 def test_attaching_while_the_coordinator_is_away() -> None:
@@ -81,35 +88,61 @@ def test_attaching_while_the_coordinator_is_away() -> None:
     assert job.wait(30).phase == "done"
 
 
-def test_names(tmp_path: Path) -> None:
-    environ = {"EDL_HOME": str(tmp_path / "h")}
+def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDL_HOME", str(tmp_path / "h"))
     me = process_of(os.getpid())
     assert me
-    with pytest.raises(UsageError, match=r"^there is no job 'a' in .*/h/jobs; no job is running$"):
-        find_running("a", environ)
-    for name in ("digits-1", "digits-12", "digits-2", "iris-7"):
-        folder(name, tmp_path / "h", me)
-    old = folder("digits-0", tmp_path / "h", Process(me.pid, "before the last boot"))
-    never = folder("text-0", tmp_path / "h")
-    never.supervisor.write_text("{")
-    for name, found in {
-        "digits-1": "digits-1",
-        "digits-12": "digits-12",
-        "i": "iris-7",
-        "digits-2": "digits-2",
-    }.items():
-        assert find_running(name, environ) == (JobFolder.of(found, environ), me)
-    with pytest.raises(UsageError, match=r"^'digits' may be digits-1, digits-12, digits-2; give more of the"):
-        find_running("digits", environ)
+    with pytest.raises(UsageError, match=r"^there is no job 'a' in .*/h/jobs; no job is running; edl jobs lists all$"):
+        attach("a")
+    for name in ("digits-0", "digits-1", "digits-12", "iris-7"):
+        folder(name, tmp_path / "h", me if name != "digits-0" else Process(me.pid, "before the last boot"))
+    folder("text-0", tmp_path / "h").supervisor.write_text("{")
+    running = {each.name: not each.ended for each in local_jobs.summaries(os.environ)}
+    assert running == {"digits-0": False, "digits-1": True, "digits-12": True, "iris-7": True, "text-0": False}
     for wrong in ("", ".", "../h", "wide"):
         with pytest.raises(UsageError, match=rf"^there is no job {wrong!r} in .*; running are digits-1, digits-12, "):
-            find_running(wrong, environ)
-    with pytest.raises(UsageError, match=r"\(did you mean 'digits-2'\?\); running are"):
-        find_running("digit-2", environ)
-    old.status.write_text('{"phase": "failed", "message": "zoo/a.py:1: NameError", "exit_code": 5, "rounds": []}')
-    for ended in ("digits-0", "text"):
-        with pytest.raises(JobFailed, match=r"^job (digits|text)-0 has ended: (failed, zoo/a\.py:1: N|all its proc)"):
-            find_running(ended, environ)
+            attach(wrong)
+    with pytest.raises(UsageError, match=r"\(did you mean 'digits-0'\?\); running are"):
+        attach("digit-0")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("digits-1", "digits-1"),
+        ("i", "iris-7"),
+        ("digits-0", "digits-0"),
+        ("text", "text-0"),
+        ("wide", None),
+        ("", None),
+    ],
+)
+def test_a_beginning_is_enough_and_running_jobs_come_first(name: str, found: str | None) -> None:
+    running = {"digits-0": False, "digits-1": True, "digits-12": True, "iris-7": True, "iris-8": False, "text-0": False}
+    assert match(name, running) == found
+    with pytest.raises(UsageError, match=r"^'digits' may be digits-1, digits-12; give more of the job's name$"):
+        match("digits", running)
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "found"),
+    [
+        (("", "", ""), {}, ("local",)),
+        (("", "", ""), {"KUBECONFIG": "config"}, ("local", "kubernetes")),
+        (("", "", ""), {"KUBECONFIG": "config", "EDL_BACKEND": "local"}, ("local",)),
+        (("local", "", ""), {"EDL_BACKEND": "kubernetes"}, ("local",)),
+        (("", "team", ""), {}, ("kubernetes",)),
+        (("", "", "prod"), {}, ("kubernetes",)),
+    ],
+)
+def test_where_jobs_are_looked_for(given: Any, environ: Any, found: Any, tmp_path: Path) -> None:
+    (tmp_path / "config").touch()
+    assert places(*given, {"HOME": str(tmp_path)} | environ) == found
+
+
+def test_an_unknown_backend() -> None:
+    with pytest.raises(UsageError, match=r"^--backend: expected local or kubernetes, got 'yarn'$"):
+        attach("digits", backend="yarn")
 
 
 @pytest.mark.parametrize("listens", [False, True])
@@ -124,7 +157,7 @@ def test_a_coordinator_that_does_not_answer(listens: bool, tmp_path: Path, monke
         with pytest.raises(
             JobFailed, match=r"^job a: its coordinator at 127\.0\.0\.1:\d+ has not answered for 0\.5 s; see "
         ):
-            client.Client(made, threading.Event().wait).scale(2)
+            client.Client(client.LocalWay(made), threading.Event().wait).scale(2)
 
 
 def test_a_wrong_token_is_said_so(forever: local.LocalJob) -> None:
