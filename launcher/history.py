@@ -12,24 +12,25 @@ from launcher.client import RETRY_SECONDS, Client
 Line = dict[str, Any]
 
 
-def follow(client: Client, await_end: Callable[[float], bool], steps: bool) -> Iterator[Line]:
-    """The history from its beginning, and every line that is written until the coordinator has no more to say.
+def told(client: Client, await_end: Callable[[float], bool], follow: bool, steps: bool) -> Iterator[Line]:
+    """What the coordinator tells of the history, from its beginning.
 
-    A coordinator that takes over has the whole history; what has been told is not told again.
+    One that takes over has the whole history; what has been told is not told again.
 
     Args:
         await_end: waits for the job's end, at most so many seconds; says whether it has ended.
+        follow: go on with what happens until the job has ended.
         steps: every step as well.
     """
     import grpc
 
-    told = 0
+    count = 0
     while (address := client.await_address()) is not None:
         with client.connected(address) as stub:
             try:
-                for number, event in enumerate(client.events(stub, follow=True, steps=steps)):
-                    if number >= told:
-                        told += 1
+                for number, event in enumerate(client.events(stub, follow, steps)):
+                    if number >= count:
+                        count += 1
                         yield json.loads(event.json)
                 return
             except grpc.RpcError:  # it is not there yet, or any more

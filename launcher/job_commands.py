@@ -196,7 +196,7 @@ def stop(find: Find) -> None:
         raise _has_ended(handle)
     handle.stop()
     status = handle.status()
-    lines = ending(status, handle.output, handle.logs_hint) or [status.phase]
+    lines = ending(status, handle.output or "its output", handle.logs_hint) or [status.phase]
     print(handle.name, "\n".join(lines))
 
 
@@ -220,7 +220,7 @@ def wait(find: Find, *, quiet: str | bool = False) -> int:
             display.join(handle.status())
             for each in handle.watch():
                 display.show(each)
-            display.end(handle.status(), handle.output, handle.logs_hint)
+            display.end(handle.status(), handle.output or "its output", handle.logs_hint)
     except KeyboardInterrupt:
         if handle.exit_code is None:
             print(f"{handle.name} goes on; edl wait {handle.name} waits again, edl stop {handle.name} ends it")

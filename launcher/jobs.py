@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from edl_allreduce.errors import EdlError, UsageError, did_you_mean
 from edl_allreduce.job_folder import home
@@ -13,6 +16,7 @@ from launcher import local_jobs
 from launcher.handle import JobHandle, JobSummary
 
 LOCAL, KUBERNETES = "local", "kubernetes"
+JOB_NAME = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"  # as Kubernetes allows it
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -31,19 +35,75 @@ def attach(name: str, backend: str = "", namespace: str = "", kube_context: str 
     """
     where = places(backend, namespace, kube_context, os.environ)
     known: dict[str, bool] = {}
+    problem = ""
     for place in where:
-        if place == LOCAL:
-            running = {each: local_jobs.runs(each, os.environ) for each in local_jobs.names(os.environ)}
-            if found := match(name, running):
-                return local_jobs.attach(found, os.environ)
-        else:
-            from launcher import kubernetes
+        at: Place = Here() if place == LOCAL else There(namespace, kube_context)
+        try:
+            if job := at.named(name):
+                return job
+            names = at.names()
+        except EdlError as error:
+            if len(where) == 1:
+                raise
+            problem = f"; {error}"
+            continue
+        if found := match(name, names):
+            return at.attach(found)
+        known |= names
+    raise _unknown(name, known, where, problem)
 
-            running = {each.name: not each.ended for each in kubernetes.jobs(namespace, kube_context)}
-            if found := match(name, running):
-                return kubernetes.attach(found, namespace, kube_context)
-        known |= running
-    raise _unknown(name, known, where)
+
+class Place(Protocol):
+    """Where there may be jobs."""
+
+    def named(self, name: str) -> JobHandle | None:
+        """The job of exactly this name."""
+
+    def names(self) -> dict[str, bool]:
+        """All jobs, and whether they run."""
+
+    def attach(self, name: str) -> JobHandle:
+        """A job that is there."""
+
+
+class Here:
+    """This machine."""
+
+    def named(self, name: str) -> JobHandle | None:
+        return self.attach(name) if name in local_jobs.names(os.environ) else None
+
+    def names(self) -> dict[str, bool]:
+        return {each: local_jobs.runs(each, os.environ) for each in local_jobs.names(os.environ)}
+
+    def attach(self, name: str) -> JobHandle:
+        return local_jobs.attach(name, os.environ)
+
+
+class There:
+    """A namespace of a cluster; the arguments are those of `attach`."""
+
+    def __init__(self, namespace: str, kube_context: str) -> None:
+        self._namespace, self._context = namespace, kube_context
+
+    def named(self, name: str) -> JobHandle | None:
+        if re.fullmatch(JOB_NAME, name):
+            with contextlib.suppress(UsageError):  # then the list of all tells more
+                return self.attach(name)
+        return None
+
+    def names(self) -> dict[str, bool]:
+        return {each.name: not each.ended for each in self.summaries()}
+
+    def attach(self, name: str) -> JobHandle:
+        from launcher import kubernetes
+
+        return kubernetes.attach(name, self._namespace, self._context)
+
+    def summaries(self) -> list[JobSummary]:
+        """A line for each job."""
+        from launcher import kubernetes
+
+        return kubernetes.jobs(self._namespace, self._context)
 
 
 def summaries(backend: str = "", namespace: str = "", kube_context: str = "") -> tuple[list[JobSummary], list[str]]:
@@ -61,10 +121,8 @@ def summaries(backend: str = "", namespace: str = "", kube_context: str = "") ->
         if place == LOCAL:
             found += local_jobs.summaries(os.environ)
             continue
-        from launcher import kubernetes
-
         try:
-            found += kubernetes.jobs(namespace, kube_context)
+            found += There(namespace, kube_context).summaries()
         except EdlError as error:
             if len(where) == 1:
                 raise
@@ -110,9 +168,11 @@ def match(name: str, running: Mapping[str, bool]) -> str | None:
     return alike[0] if alike else None
 
 
-def _unknown(name: str, known: Mapping[str, bool], where: Collection[str]) -> UsageError:
+def _unknown(name: str, known: Mapping[str, bool], where: Collection[str], problem: str) -> UsageError:
     running = sorted(each for each, runs in known.items() if runs)
     now = f"running are {', '.join(running)}" if running else "no job is running"
     names = {LOCAL: str(home(os.environ) / "jobs"), KUBERNETES: "the cluster's namespace"}
     looked = " or in ".join(names[each] for each in where)
-    return UsageError(f"there is no job {name!r} in {looked}{did_you_mean(name, known)}; {now}; edl jobs lists all")
+    return UsageError(
+        f"there is no job {name!r} in {looked}{did_you_mean(name, known)}; {now}; edl jobs lists all{problem}"
+    )

@@ -151,7 +151,7 @@ class LocalJob(JobHandle):
     def events(self, follow: bool = False, steps: bool = False) -> Iterator[dict[str, Any]]:
         told = 0
         if follow:
-            for line in history.follow(self._client, self._ended.wait, steps):
+            for line in history.told(self._client, self._ended.wait, follow, steps):
                 told += 1
                 yield line
             self._ended.wait()

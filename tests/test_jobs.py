@@ -10,7 +10,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -135,7 +134,9 @@ def test_a_beginning_is_enough_and_running_jobs_come_first(name: str, found: str
         (("", "", "prod"), {}, ("kubernetes",)),
     ],
 )
-def test_where_jobs_are_looked_for(given: Any, environ: Any, found: Any, tmp_path: Path) -> None:
+def test_where_jobs_are_looked_for(
+    given: tuple[str, str, str], environ: dict[str, str], found: tuple[str, ...], tmp_path: Path
+) -> None:
     (tmp_path / "config").touch()
     assert places(*given, {"HOME": str(tmp_path)} | environ) == found
 
