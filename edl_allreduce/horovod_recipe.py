@@ -76,7 +76,7 @@ def find_recipe(environ: Mapping[str, str]) -> Recipe:
     return Recipe(
         horovod=HOROVOD,
         sdist=SDIST_SHA256,
-        patches=_patches(),
+        patches=patches_digest(),
         tensorflow=_tensorflow(),
         python=str(sysconfig.get_config_var("SOABI")),
         platform=f"{sysconfig.get_platform()} {' '.join(platform.libc_ver())}",
@@ -86,7 +86,7 @@ def find_recipe(environ: Mapping[str, str]) -> Recipe:
     )
 
 
-def _patches() -> str:
+def patches_digest() -> str:
     """A hash of all that is changed in Horovod's source."""
     changes = json.dumps([[patch.file, patch.old, patch.new] for patch in PATCHES])
     return hashlib.sha256(changes.encode()).hexdigest()
