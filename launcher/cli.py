@@ -10,7 +10,7 @@ from typing import Any
 
 from edl_allreduce.errors import EdlError, UsageError, did_you_mean
 from launcher.arguments import normalise
-from launcher.commands import COMMANDS, Command, check_call, summaries
+from launcher.commands import COMMANDS, Command, check_call, sections, summaries
 from launcher.help import group_help, overview
 
 HELP = frozenset({"-h", "--help", "help"})
@@ -43,7 +43,7 @@ def _run(words: list[str]) -> int:
     else:
         path, found, rest = _find(words, COMMANDS)
     if not isinstance(found, Command):
-        print(group_help(path[0], summaries(found), width) if path else overview(summaries(found), width))
+        print(group_help(path[0], summaries(found), width) if path else overview(sections(), width))
         return 0
     if found.raw:
         return found.load()(*rest) or 0

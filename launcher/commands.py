@@ -80,7 +80,7 @@ def _from(module: str, name: str) -> Callable[[], Callable[..., int | None]]:
 FOLLOW = {"f": "follow"}
 DATA, JOBS, ZOO = "launcher.data_commands", "launcher.job_commands", "launcher.zoo_commands"
 COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
-    "train": _job("train", "train a model with any number of workers of this machine"),
+    "train": _job("train", "train a model with any number of workers, here or on Kubernetes"),
     "evaluate": _job("evaluate", "tell loss and metrics of a trained model on other data"),
     "predict": _job("predict", "write the predictions of a trained model"),
     "jobs": Command("list all jobs, the newest first", _from(JOBS, "jobs")),
@@ -107,6 +107,19 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "horovod": Command("build, install or check Horovod", lambda: horovod, raw=True),
     "version": Command("print the version", lambda: version),
 }
+
+
+SECTIONS: Mapping[str, Sequence[str]] = {
+    "Training": ("train", "evaluate", "predict"),
+    "Jobs": ("jobs", "status", "logs", "events", "scale", "stop", "wait", "dashboard"),
+    "Models and data": ("zoo", "export", "convert", "recordio"),
+    "Installation": ("horovod", "version"),
+}
+
+
+def sections() -> dict[str, dict[str, str]]:
+    """Of each section of the overview, one line per command."""
+    return {title: summaries({name: COMMANDS[name] for name in names}) for title, names in SECTIONS.items()}
 
 
 def summaries(commands: Mapping[str, Command | Mapping[str, Command]], path: str = "") -> dict[str, str]:

@@ -37,6 +37,9 @@ class Silent:
     def note(self, line: str) -> None:
         """Shows a line of the launcher's own."""
 
+    def stage(self, line: str) -> None:
+        """Shows how far the launcher's own work is, such as building an image; each line replaces the one before."""
+
     def end(self, status: Status, output: str, logs: str) -> None:
         """Shows how it ended, and where everything is."""
 
@@ -68,6 +71,11 @@ class Plain(Silent):
 
     def note(self, line: str) -> None:
         print(line, file=self._out, flush=True)
+
+    def stage(self, line: str) -> None:
+        if self._clock() - self._said_at >= PLAIN_SECONDS:
+            self._said_at = self._clock()
+            self.note(line)
 
     def end(self, status: Status, output: str, logs: str) -> None:
         for line in progress.ending(status, output, logs):
@@ -107,6 +115,12 @@ class Live(Silent):
     def note(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def stage(self, line: str) -> None:
+        from rich.text import Text
+
+        self._spinner.update(text=Text(line, no_wrap=True, overflow="ellipsis"))
+        self._live.update(self._spinner)
+
     def end(self, status: Status, output: str, logs: str) -> None:
         self._live.stop()
         for line in progress.ending(status, output, logs):
@@ -120,13 +134,15 @@ class Live(Silent):
         busy = progress.headline(status)
         if busy:
             self._spinner.update(text=Text(busy))
-        if status.phase == "starting":
-            return self._spinner
         rows = Table.grid()
-        rows.add_row(ProgressBar(total=1.0, completed=progress.fraction(status), width=min(60, self._console.width)))
-        rows.add_row(Text(progress.summary(status), no_wrap=True, overflow="ellipsis"))
-        if busy:
+        if status.phase != "starting":
+            width = min(60, self._console.width)
+            rows.add_row(ProgressBar(total=1.0, completed=progress.fraction(status), width=width))
+            rows.add_row(Text(progress.summary(status), no_wrap=True, overflow="ellipsis"))
+        if busy or status.phase == "starting":
             rows.add_row(self._spinner)
+        for line in progress.waits(status):
+            rows.add_row(Text(line, no_wrap=True, overflow="ellipsis", style="yellow"))
         return rows
 
 

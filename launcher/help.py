@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from edl_allreduce.flags import Flag
 
-COLUMN = 30  # where a flag's description begins
+COLUMN, NARROW = 30, 20  # where a flag's description begins, and a command's
 TYPES = {int: "N", float: "SECONDS", bool: "", str: "TEXT"}
 
 EXAMPLE = (
@@ -40,34 +40,28 @@ TITLES = {
 }
 
 
-def overview(summaries: Mapping[str, str], width: int) -> str:
+def overview(sections: Mapping[str, Mapping[str, str]], width: int) -> str:
     """What `edl --help` prints.
 
     Args:
-        summaries: one line for every command.
+        sections: of each, by its title, one line for every command.
         width: of the terminal, in characters.
     """
-    return "\n".join(
-        [
-            "edl: elastic allreduce training of Keras models; workers may come, go and fail at any moment",
-            "",
-            "usage: edl COMMAND [--flag=value …]",
-            "",
-            *_table(summaries.items(), width),
-            "",
-            "example:",
-            f"  {EXAMPLE}",
-            "",
-            "edl COMMAND --help explains a command.",
-        ]
-    )
+    lines = [
+        "edl: elastic allreduce training of Keras models; workers may come, go and fail at any moment",
+        "",
+        "usage: edl COMMAND [--flag=value …]",
+    ]
+    for title, summaries in sections.items():
+        lines += ["", f"{title}:", *_table(summaries.items(), width, NARROW)]
+    return "\n".join([*lines, "", "example:", f"  {EXAMPLE}", "", "edl COMMAND --help explains a command."])
 
 
 def group_help(name: str, summaries: Mapping[str, str], width: int) -> str:
     """What `edl NAME --help` prints for a group of commands."""
     usage = f"usage: edl {name} COMMAND [--flag=value …]"
     return "\n".join(
-        [usage, "", *_table(summaries.items(), width), "", f"edl {name} COMMAND --help explains a command."]
+        [usage, "", *_table(summaries.items(), width, NARROW), "", f"edl {name} COMMAND --help explains a command."]
     )
 
 
@@ -108,17 +102,17 @@ def default_of(flag: Flag) -> str:
     return f"default {str(flag.default).lower() if flag.type is bool else flag.default}"
 
 
-def _table(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
+def _table(rows: Iterable[tuple[str, str]], width: int, column: int = COLUMN) -> list[str]:
     """Two columns; the second is wrapped."""
     lines: list[str] = []
     for name, text in rows:
-        wrapped = textwrap.wrap(text, max(30, width - COLUMN))
+        wrapped = textwrap.wrap(text, max(30, width - column))
         first = f"  {name}"
-        if len(first) > COLUMN - 2:
+        if len(first) > column - 2:
             lines.append(first)
             first = ""
-        lines.append(f"{first:<{COLUMN}}{wrapped[0]}")
-        lines += [" " * COLUMN + line for line in wrapped[1:]]
+        lines.append(f"{first:<{column}}{wrapped[0]}")
+        lines += [" " * column + line for line in wrapped[1:]]
     return lines
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 TASKS = ("evaluate", "predict")  # jobs of leased tasks
+PENDING, NAMED = "pending", 5  # so many workers are named that wait for the same
 
 
 def changes(before: Status | None, now: Status) -> list[str]:
@@ -22,6 +23,7 @@ def changes(before: Status | None, now: Status) -> list[str]:
         lines.append(headline(now))
     if before and before.phase in RUNNING and now.phase in RUNNING:
         lines += _worker_changes(before, now)
+    lines += _new_waits(before, now)
     lines += _warnings(before, now)
     lines += _epoch_lines(before, now)
     told = {each.number for each in _told_rounds(before)} if before else set()
@@ -34,7 +36,8 @@ def headline(status: Status) -> str:
     if status.phase == "starting" and status.workers:
         ready = sum(worker.state in ("ready", "training") for worker in status.workers)
         wanted = status.target_workers or len(status.workers)
-        return f"starting {count(wanted, 'worker')}: {ready} ready"
+        pending = sum(worker.state == PENDING for worker in status.workers)
+        return f"starting {count(wanted, 'worker')}: {ready} ready{f', {pending} pending' if pending else ''}"
     if status.phase == "starting":
         return status.message or "starting"
     if status.phase == "working":
@@ -212,7 +215,30 @@ def _worker_changes(before: Status, now: Status) -> list[str]:
         for number, worker in were.items()
         if number not in are
     ]
-    return gone + [f"worker {number} is starting" for number in sorted(are - set(were))]
+    started = {worker.id for worker in now.workers if worker.state != PENDING}
+    known = {number for number, worker in were.items() if worker.state != PENDING}
+    return gone + [f"worker {number} is starting" for number in sorted(started - known)]
+
+
+def waits(status: Status) -> list[str]:
+    """What pending workers wait for, a line for each reason."""
+    reasons: dict[str, list[int]] = {}
+    for worker in status.workers:
+        if worker.state == PENDING:
+            reasons.setdefault(worker.waits_for or "the cluster has no place for it yet", []).append(worker.id)
+    return [f"{_workers(ids)}: {reason}" for reason, ids in reasons.items()]
+
+
+def _workers(ids: list[int]) -> str:
+    if len(ids) == 1:
+        return f"worker {ids[0]} waits"
+    named = ", ".join(map(str, ids[:NAMED])) + (f" and {len(ids) - NAMED} more" if ids[NAMED:] else "")
+    return f"workers {named} wait"
+
+
+def _new_waits(before: Status | None, now: Status) -> list[str]:
+    known = set(waits(before)) if before else set()
+    return [line for line in waits(now) if line not in known]
 
 
 def count(number: int, thing: str) -> str:
