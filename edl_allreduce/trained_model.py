@@ -174,6 +174,7 @@ def _save_keras(model: Any, path: Path) -> None:
 
 def _message(model: ModelSpec) -> TrainedModel:
     return TrainedModel(
+        docker_commit_id=commit_id(model.image),
         model_def=model.model_def,
         model_def_params=model.params,
         params_filename=PARAMS,
@@ -181,6 +182,11 @@ def _message(model: ModelSpec) -> TrainedModel:
         loss=model.loss,
         optimizer=model.optimizer,
     )
+
+
+def commit_id(image: str) -> str:
+    """The pullable image of a trained model; empty where a name might mean another image by the time it is used."""
+    return f"docker-pullable://{image}" if "@sha256:" in image else ""
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -188,6 +189,22 @@ def test_what_the_folder_says(tmp_path: Path) -> None:
         (4, 2),
         (2,),
     ]
+
+
+@pytest.mark.parametrize(
+    ("image", "commit_id"),
+    [
+        ("", ""),
+        ("registry.example.com/team/fintech:v1", ""),
+        (f"r.example.com/t@sha256:{'0a' * 32}", f"docker-pullable://r.example.com/t@sha256:{'0a' * 32}"),
+    ],
+)
+def test_the_image_is_named_when_nobody_can_change_what_it_names(tmp_path: Path, image: str, commit_id: str) -> None:
+    spec = job(write_zoo(tmp_path / "zoo", words=FUNCTIONAL), "words.words", str(tmp_path / "out"), "units=4")
+    spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, image=image))
+    trained_model.write(made(spec), spec, spec.output.output, overwrite=False)
+    said = TrainedModel.FromString((tmp_path / "out/trained_model.pb").read_bytes())
+    assert said.docker_commit_id == commit_id
 
 
 def test_fields_of_the_message_are_those_of_elasticdl() -> None:
