@@ -15,7 +15,7 @@ from edl_allreduce.spec import JobSpec, ModelSpec, OutputSpec
 from edl_allreduce.task_spec import Job, PredictSpec, TaskSpec
 from launcher.declared import declared_names
 
-TENSORBOARD = "tensorboard"  # what a job has written there stays
+TENSORBOARD, RUNS = "tensorboard", "_runs"  # what jobs have written there stays
 OWN_READER = "custom_data_reader"
 WITHOUT_IT = "--data_format=recordio (or tfrecord, csv, parquet) without it"
 WORKER_PACKAGES = {"tensorflow": "worker", "keras": "worker", "safetensors": "worker", "horovod": ""}
@@ -44,7 +44,7 @@ def check(job: Job) -> None:
 
 def check_tasks(job: TaskSpec) -> None:
     """Looks at everything that an evaluation or a prediction of this machine needs."""
-    from edl_allreduce import bundle, predictions, storage
+    from edl_allreduce import bundle, storage
 
     url = job.model.trained_model
     if not storage.exists(storage.join(url, bundle.MESSAGE)):
@@ -52,14 +52,21 @@ def check_tasks(job: TaskSpec) -> None:
         raise UsageError(f"--trained_model: {url} {there}; expected the output of a finished `edl train`")
     check_data(job.data.data)
     if isinstance(job, PredictSpec):
-        found = predictions.read(job.output.output)
-        if found and found.complete and not job.output.overwrite:
-            raise UsageError(
-                f"--output: {job.output.output} holds predictions already; choose another folder or add --overwrite"
-            )
+        check_predictions(job)
         if job.output.output_format == "parquet" and importlib.util.find_spec("pyarrow") is None:
             raise UsageError("--output_format=parquet: needs pyarrow: pip install 'edl_allreduce[parquet]'")
     check_packages(lambda name: name == "horovod" or importlib.util.find_spec(name) is not None)
+
+
+def check_predictions(job: PredictSpec) -> None:
+    """Refuses to replace predictions by accident."""
+    from edl_allreduce import predictions
+
+    found = predictions.read(job.output.output)
+    if found and found.complete and not job.output.overwrite:
+        raise UsageError(
+            f"--output: {job.output.output} holds predictions already; choose another folder or add --overwrite"
+        )
 
 
 def check_model(model: ModelSpec) -> None:
@@ -124,7 +131,7 @@ def check_output(output: OutputSpec) -> None:
     local = not storage.is_remote(url)
     if local and folder.exists() and not folder.is_dir():
         raise UsageError(f"--output: {url} is a file; choose a folder")
-    there = set(storage.names_in(url) or ()) - {checkpoint.FOLDER, TENSORBOARD}
+    there = set(storage.names_in(url) or ()) - {checkpoint.FOLDER, TENSORBOARD, RUNS}
     if bundle.MESSAGE not in there:  # written last: without it the others are what a killed job has left
         there -= {bundle.PARAMS, bundle.CODE, bundle.SPEC, bundle.BUNDLE, bundle.KERAS}
         there = {name for name in there if not storage.is_temporary(name)}

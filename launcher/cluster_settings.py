@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Any
 
+from edl_allreduce import cluster
+from edl_allreduce.errors import UsageError
 from edl_allreduce.flags import flag
+from launcher import pod_options
+from launcher.pod_options import Priority, Volume
+
+# What the containers' own variables mean; see edl_allreduce/cluster.py.
+_OF_EDL = {"EDL_HOME", "EDL_JOB_UID", "EDL_TOKEN_FILE", "EDL_TLS_CERTIFICATE"}
+OWN_VARIABLES = frozenset({*_OF_EDL, "HOME", "NODE_NAME", "POD_IP", "POD_NAME", "POD_NAMESPACE"})
+PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+_OWN_PATHS = ("/tmp", cluster.HOME, cluster.CONFIG_FOLDER, cluster.SECRET_FOLDER)
+_IMAGE = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]*(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[\w][\w.-]*)?(@sha256:[0-9a-f]{64})?"
+)
 
 
 @dataclass(frozen=True)
@@ -20,6 +35,13 @@ class ImageSpec:
         metavar="IMAGE",
     )
 
+    def __post_init__(self) -> None:
+        for name in ("image_repository", "base_image"):
+            if (value := getattr(self, name)) and not _IMAGE.fullmatch(value):
+                raise UsageError(
+                    f"--{name}: expected the name of an image, such as registry.example.com/team/fintech, got {value!r}"
+                )
+
 
 @dataclass(frozen=True)
 class ClusterSpec:
@@ -33,11 +55,13 @@ class ClusterSpec:
         metavar="NAME=QUANTITY,…",
     )
     worker_limits: str = flag(
-        "what a worker may use, where that is more than it asks for", "", metavar="NAME=QUANTITY,…"
+        "what a worker may use, where that is more than it asks for; what is not named has no limit then",
+        "",
+        metavar="NAME=QUANTITY,…",
     )
     max_worker_memory: str = flag(
         "a worker that was killed for want of memory is followed by one with half as much again, up to this much "
-        "(default: twice worker_resources' memory)",
+        "(default: twice its limit)",
         "",
         metavar="QUANTITY",
     )
@@ -105,3 +129,100 @@ class ClusterSpec:
         check="not negative",
         advanced=True,
     )
+
+    def __post_init__(self) -> None:
+        for name in ("namespace", "worker_service_account", "coordinator_service_account"):
+            if len(pod_options.read_names(name, getattr(self, name))) > 1:
+                raise UsageError(f"--{name}: expected one name, got {getattr(self, name)!r}")
+        if self.image_pull_policy and self.image_pull_policy not in PULL_POLICIES:
+            raise UsageError(
+                f"--image_pull_policy: expected {', '.join(PULL_POLICIES)}, got {self.image_pull_policy!r}"
+            )
+        for flag_name in ("shm_size", "max_worker_memory"):
+            if getattr(self, flag_name):
+                pod_options.check_quantity(flag_name, getattr(self, flag_name))
+        if not self.keep_finished.is_integer() or not self.grace_period.is_integer():
+            raise UsageError("--keep_finished, --grace_period: expected whole seconds")
+        taken = {*_OWN_PATHS, *(("/dev/shm",) if self.shm_size else ())}
+        for each in self.volume_list:
+            if each.path in taken:
+                raise UsageError(f"--volumes: {each.path} is a folder of every pod of ours; mount at another path")
+        for reserved in (self.label_values.keys() & cluster.labels("", "").keys()) | (
+            self.label_values.keys() & {cluster.LABEL_VERSION, cluster.LABEL_WORKER}
+        ):
+            raise UsageError(f"--labels: {reserved} is set by edl_allreduce itself; leave it out")
+        self._read_all()
+
+    def _read_all(self) -> None:
+        """Raises what is wrong with the texts that nobody has read yet."""
+        _ = self.requests, self.limits, self.coordinator_quantities, self.priority, self.variables
+        _ = self.secrets_of_env, self.pull_secrets, self.selector, self.toleration_list, self.annotation_values
+
+    @property
+    def requests(self) -> dict[str, str]:
+        """What a worker asks for."""
+        return pod_options.read_resources("worker_resources", self.worker_resources)
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """What a worker may use. Of an extended resource that is always what it asks for."""
+        if not self.worker_limits:
+            return self.requests
+        extended = {name: value for name, value in self.requests.items() if "/" in name}
+        return extended | pod_options.read_resources("worker_limits", self.worker_limits)
+
+    @property
+    def memory_max(self) -> str:
+        """How much memory a worker may get in the end; empty: there is no limit at all."""
+        limit = self.limits.get("memory", "")
+        return self.max_worker_memory or (pod_options.times(limit, 2) if limit else "")
+
+    @property
+    def coordinator_quantities(self) -> dict[str, str]:
+        """What the coordinator asks for and may use."""
+        return pod_options.read_resources("coordinator_resources", self.coordinator_resources)
+
+    @property
+    def priority(self) -> Priority:
+        """`worker_priority`, read."""
+        return pod_options.read_priority("worker_priority", self.worker_priority)
+
+    @property
+    def volume_list(self) -> tuple[Volume, ...]:
+        """`volumes`, read."""
+        return pod_options.read_volumes("volumes", self.volumes)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """`env`, read."""
+        return pod_options.read_env("env", self.env, OWN_VARIABLES)
+
+    @property
+    def secrets_of_env(self) -> tuple[str, ...]:
+        """`env_from_secret`, read."""
+        return pod_options.read_names("env_from_secret", self.env_from_secret)
+
+    @property
+    def pull_secrets(self) -> tuple[str, ...]:
+        """`image_pull_secrets`, read."""
+        return pod_options.read_names("image_pull_secrets", self.image_pull_secrets)
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """`node_selector`, read."""
+        return pod_options.read_labels("node_selector", self.node_selector)
+
+    @property
+    def toleration_list(self) -> tuple[dict[str, Any], ...]:
+        """`tolerations`, read."""
+        return pod_options.read_tolerations("tolerations", self.tolerations)
+
+    @property
+    def label_values(self) -> dict[str, str]:
+        """`labels`, read."""
+        return pod_options.read_labels("labels", self.labels)
+
+    @property
+    def annotation_values(self) -> dict[str, str]:
+        """`annotations`, read."""
+        return pod_options.read_annotations("annotations", self.annotations)

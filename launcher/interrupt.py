@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -15,9 +15,13 @@ class Interruption:
     """While entered, signals meant for this process end the job that it guards.
 
     Outside the main thread, where Python knows no signals, it does nothing.
+
+    Args:
+        signals: the numbers of these signals; others do what they always do.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM)) -> None:
+        self._signals = signals
         self._received: list[int] = []
         self._answered = 0
         self._job: JobHandle | None = None
@@ -26,7 +30,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self._signals:
                 self._before[number] = signal.signal(number, self._receive) or signal.SIG_DFL
         return self
 

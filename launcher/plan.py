@@ -58,14 +58,18 @@ def make_plan(
         environ: the launcher's environment.
         python: the interpreter to run.
     """
-    name = launch.job_name or job_name(_subject(job), now, random)
-    folder = JobFolder.of(name, environ)
+    folder = JobFolder.of(name_of(job, launch, now, random), environ)
     return Plan(
         job=job,
         folder=folder,
         command=(python, "-m", "rendezvous.supervisor", f"--job_folder={folder.path}"),
         environ=_import_path(environ),
     )
+
+
+def name_of(job: Job, launch: LaunchSpec, now: datetime, random: str) -> str:
+    """The job's name: the user's, or one made of its subject and the time."""
+    return launch.job_name or job_name(_subject(job), now, random)
 
 
 def _subject(job: Job) -> str:

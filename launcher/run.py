@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import secrets
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, TextIO
+from pathlib import Path
+from typing import Any, Protocol, TextIO
 
+from edl_allreduce.spec import JobSpec
 from launcher import local
 from launcher.check import check
 from launcher.display import Silent, display_on
 from launcher.handle import RUNNING, JobHandle
 from launcher.interrupt import Interruption
-from launcher.plan import Plan, make_plan
-from launcher.settings import LaunchSpec, read_request
+from launcher.plan import make_plan
+from launcher.settings import KUBERNETES, LaunchSpec, Request, read_request
+
+REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[\w.-]+@[\w.-]+:")  # a model zoo that Git has
 
 
 def run(values: Mapping[str, Any], out: TextIO, leave: bool = False, kind: str = "train") -> JobHandle | None:
@@ -35,21 +42,22 @@ def run(values: Mapping[str, Any], out: TextIO, leave: bool = False, kind: str =
         KeyboardInterrupt: Ctrl-C; the job has been stopped.
         SystemExit: SIGTERM; the job has been stopped.
     """
-    job, launch = read_request(values, kind)
-    now, random = datetime.now(), secrets.token_hex(2)
-    plan = make_plan(job, launch, now=now, random=random, environ=os.environ, python=sys.executable)
+    request = read_request(values, kind, os.environ)
+    launch, now, random = request.launch, datetime.now(), secrets.token_hex(2)
+    work = _on_backend(request, now, random)
+    work.check()
     if launch.dry_run:
-        print(plan, file=out)
-    check(job)
-    if launch.dry_run:
+        print(work, file=out)
         return None
-    with Interruption() as interruption, display_on(out, launch.quiet) as display:
-        handle = local.start(plan, detach=leave and not launch.wait)
+    signals = (signal.SIGINT,) if work.outlives_launcher else (signal.SIGINT, signal.SIGTERM)
+    with Interruption(signals) as interruption, display_on(out, launch.quiet) as display:
+        handle = work.start(display.note, leave and not launch.wait)
         interruption.guard(handle, display.note)
         try:
-            _follow(handle, launch, plan, display)
+            _follow(handle, launch, request.job.output.output, display)
         except BaseException:
-            handle.stop()
+            if not work.outlives_launcher:
+                handle.stop()
             raise
     status = handle.status()
     if status.phase != "done":
@@ -59,7 +67,66 @@ def run(values: Mapping[str, Any], out: TextIO, leave: bool = False, kind: str =
     return handle
 
 
-def _follow(handle: local.LocalJob, launch: LaunchSpec, plan: Plan, display: Silent) -> None:
+class Work(Protocol):
+    """A request on its way to a job, on one of the backends."""
+
+    outlives_launcher: bool
+
+    def check(self) -> None:
+        """Finds what would make the job fail at once."""
+
+    def __str__(self) -> str:
+        """Exactly what would be started, and where."""
+
+    def start(self, tell: Callable[[str], None], leave: bool) -> JobHandle:
+        """Starts the job; `tell` shows the user a line; `leave`: it goes on when this process ends."""
+
+
+def _on_backend(request: Request, now: datetime, random: str) -> Work:
+    request, zoo = _with_zoo(request, os.environ)
+    if request.backend == KUBERNETES:
+        from launcher.on_kubernetes import OnKubernetes
+
+        return OnKubernetes(request, zoo, now, random)
+    return OnThisMachine(request, now, random, os.environ)
+
+
+def _with_zoo(request: Request, environ: Mapping[str, str]) -> tuple[Request, Path | None]:
+    """The request with the model zoo's folder on this machine, and that; None: it is in an image."""
+    job = request.job
+    if not isinstance(job, JobSpec) or job.model.image:
+        return request, None
+    if not REMOTE.match(job.model.model_zoo):
+        return request, Path(job.model.model_zoo).expanduser()
+    from launcher.zoo_source import fetch
+
+    zoo = fetch(job.model.model_zoo, environ)
+    model = dataclasses.replace(job.model, model_zoo=str(zoo))
+    return dataclasses.replace(request, job=dataclasses.replace(job, model=model)), zoo
+
+
+class OnThisMachine:
+    """One request for a job of this machine; the arguments are those of `plan.make_plan`."""
+
+    outlives_launcher = False
+
+    def __init__(self, request: Request, now: datetime, random: str, environ: Mapping[str, str]) -> None:
+        job = request.job
+        self._plan = make_plan(job, request.launch, now=now, random=random, environ=environ, python=sys.executable)
+
+    def check(self) -> None:
+        """Raises what `check.check` raises."""
+        check(self._plan.job)
+
+    def __str__(self) -> str:
+        return str(self._plan)
+
+    def start(self, tell: Callable[[str], None], leave: bool) -> JobHandle:
+        """Starts its processes."""
+        return local.start(self._plan, detach=leave)
+
+
+def _follow(handle: JobHandle, launch: LaunchSpec, output: str, display: Silent) -> None:
     """Shows the job until it has ended; without `wait`, until it is at work."""
     for status in handle.watch():
         display.show(status)
@@ -67,4 +134,4 @@ def _follow(handle: local.LocalJob, launch: LaunchSpec, plan: Plan, display: Sil
             display.note(f"job {handle.name} goes on in the background; {handle.logs_hint}")
             display.note(f"edl scale {handle.name} N changes its number of workers, edl stop {handle.name} ends it")
             return
-    display.end(handle.status(), plan.job.output.output, handle.logs_hint)
+    display.end(handle.status(), output, handle.logs_hint)

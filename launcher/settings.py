@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from edl_allreduce import flags, task_spec
+from edl_allreduce import cluster, flags, task_spec
 from edl_allreduce.errors import UsageError
 from edl_allreduce.flags import Flag, flag, flags_of
 from edl_allreduce.spec import GROUPS, JobSpec
 from edl_allreduce.task_spec import EvaluateSpec, Job, PredictSpec
+from launcher.cluster_settings import ClusterSpec, ImageSpec
+
+LOCAL, KUBERNETES = "local", "kubernetes"
+BACKENDS = (LOCAL, KUBERNETES)
 
 
 @dataclass(frozen=True)
@@ -40,33 +44,81 @@ class LaunchSpec:
             )
 
 
+@dataclass(frozen=True)
+class Request:
+    """Everything a user has asked for.
+
+    Attributes:
+        backend: local or kubernetes.
+        image, cluster: mean something on Kubernetes only.
+    """
+
+    job: Job
+    launch: LaunchSpec
+    backend: str = LOCAL
+    image: ImageSpec = field(default_factory=ImageSpec)
+    cluster: ClusterSpec = field(default_factory=ClusterSpec)
+
+
 KINDS: dict[str, Mapping[str, type]] = {
     "train": GROUPS,
     "evaluate": task_spec.GROUPS[EvaluateSpec],
     "predict": task_spec.GROUPS[PredictSpec],
 }
+# Evaluations and predictions run in the image of the training: there is none to build.
+BEYOND: dict[str, Mapping[str, type]] = {
+    "train": {"launch": LaunchSpec, "image": ImageSpec, "cluster": ClusterSpec},
+    "evaluate": {"launch": LaunchSpec, "cluster": ClusterSpec},
+    "predict": {"launch": LaunchSpec, "cluster": ClusterSpec},
+}
 
 
 def flags_for(kind: str) -> tuple[Flag, ...]:
     """The flags of a kind of job (train, evaluate, predict), in the order of the help."""
-    return tuple(each for group in (*KINDS[kind].values(), LaunchSpec) for each in flags_of(group))
+    return tuple(each for group in (*KINDS[kind].values(), *BEYOND[kind].values()) for each in flags_of(group))
 
 
 TRAIN_FLAGS = flags_for("train")
 
 
-def read_request(values: Mapping[str, Any], kind: str = "train") -> tuple[Job, LaunchSpec]:
-    """The job, and how to launch it, from flat flags (or keyword arguments), each typed or a string.
+def read_request(values: Mapping[str, Any], kind: str = "train", environ: Mapping[str, str] | None = None) -> Request:
+    """What a user asks for, from flat flags (or keyword arguments), each typed or a string.
+
+    Args:
+        environ: where EDL_BACKEND may say which backend is meant when the flags do not.
 
     Raises:
-        UsageError: a flag is unknown, missing or wrong.
+        UsageError: a flag is unknown, missing or wrong, or means nothing to the backend.
     """
-    known = [each.name for each in flags_for(kind)]
+    known = {each.name: each for each in flags_for(kind)}
     for name in values:
         flags.reject_unknown(name, known)
-    of_launch = {each.name for each in flags_of(LaunchSpec)}
-    launch = flags.parse({"launch": LaunchSpec}, {name: values[name] for name in values if name in of_launch})["launch"]
-    of_job = {name: value for name, value in values.items() if name not in of_launch}
+    beyond = {each.name for group in BEYOND[kind].values() for each in flags_of(group)}
+    made = flags.parse(BEYOND[kind], {name: values[name] for name in values if name in beyond})
+    backend = _backend(made["launch"], environ or {})
+    of_job = {name: value for name, value in values.items() if name not in beyond}
+    if backend == LOCAL:
+        _refuse_flags_of_kubernetes(values, kind, known)
+    elif of_job.get("image") and not of_job.get("model_zoo") and kind == "train":
+        of_job["model_zoo"] = cluster.MODEL_ZOO
     if kind == "train":
-        return JobSpec.from_flags(of_job), launch
-    return task_spec.from_flags(EvaluateSpec if kind == "evaluate" else PredictSpec, of_job), launch
+        return Request(JobSpec.from_flags(of_job), backend=backend, **made)
+    job = task_spec.from_flags(EvaluateSpec if kind == "evaluate" else PredictSpec, of_job)
+    return Request(job, backend=backend, **made)
+
+
+def _backend(launch: LaunchSpec, environ: Mapping[str, str]) -> str:
+    backend = launch.backend or environ.get("EDL_BACKEND") or LOCAL
+    if backend not in BACKENDS:
+        raise UsageError(f"EDL_BACKEND: expected {' or '.join(BACKENDS)}, got {backend!r}")
+    return backend
+
+
+def _refuse_flags_of_kubernetes(values: Mapping[str, Any], kind: str, known: Mapping[str, Flag]) -> None:
+    groups = [group for name, group in BEYOND[kind].items() if name != "launch"]
+    theirs = ["image", *(each.name for group in groups for each in flags_of(group))]
+    for name in theirs:
+        if values.get(name) not in (None, "", known[name].default):
+            raise UsageError(
+                f"--{name}: means nothing to a job of this machine; add --backend=kubernetes, or leave it out"
+            )

@@ -42,9 +42,11 @@ def enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def planned(scenario: str, **values: Any) -> Plan:
     """A plan for a job in which the fake coordinator plays the given scenario."""
     os.environ["FAKE_SCENARIO"] = scenario
-    job, launch = read_request(FLAGS | values)
+    request = read_request(FLAGS | values)
     random = os.urandom(2).hex()
-    return make_plan(job, launch, now=datetime.now(), random=random, environ=os.environ, python=sys.executable)
+    return make_plan(
+        request.job, request.launch, now=datetime.now(), random=random, environ=os.environ, python=sys.executable
+    )
 
 
 def alive(group: int) -> list[str]:

@@ -21,8 +21,8 @@ REQUIRED = {"model_zoo": "zoo", "model_def": "digits.Classifier", "data": "data/
 
 
 def plan(environ: dict[str, str], **values: Any) -> Plan:
-    job, launch = read_request(REQUIRED | values)
-    return make_plan(job, launch, now=NOW, random="a1b2", environ=environ, python="/usr/bin/python3")
+    asked = read_request(REQUIRED | values)
+    return make_plan(asked.job, asked.launch, now=NOW, random="a1b2", environ=environ, python="/usr/bin/python3")
 
 
 def test_a_plan_is_shown_as_it_would_be_carried_out() -> None:
