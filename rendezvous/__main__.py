@@ -82,6 +82,7 @@ async def _run(spec: Job, place: Place) -> int:
     if restarts and trains and await asyncio.to_thread(bundle.written_by, spec.output.output) == folder.name:
         await place.end(pb.Status(phase="done"))  # the coordinator before this one died over saying so
         return 0
+    await place.recall(spec)
     newest = await asyncio.to_thread(_newest_checkpoint, spec, restarts) if isinstance(spec, JobSpec) else None
     dataset = await asyncio.to_thread(_dataset, spec, folder, newest)
     validation = await asyncio.to_thread(_validation, spec, folder)
@@ -98,6 +99,7 @@ async def _run(spec: Job, place: Place) -> int:
         telemetry.tasks_done |= {task: "" for task in there if task not in telemetry.tasks_done}
         provisioner = place.provisioner(port, spec, lambda: coordinator)
         state = _state(spec, await provisioner.recover(), telemetry, last_round, restarts)
+        place.keep(spec, telemetry)
         coordinator = Coordinator(spec, dataset, place.site, state, telemetry, time.monotonic, validation)
         await start_serving(server, coordinator)
         write_whole(folder.address, f"{place.address}:{port}")
@@ -108,6 +110,7 @@ async def _run(spec: Job, place: Place) -> int:
         coordinator.start(provisioner)
         if await _departs(coordinator, place):
             log.info("this coordinator goes, the job goes on")
+            await place.leave()
             return DEPARTED_EXIT_CODE
         await coordinator.close()
         if board:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_to_message
@@ -22,7 +22,7 @@ from rendezvous.overseer import Overseer
 from rendezvous.presence import EXPORTED, Presence, standing_from_message
 from rendezvous.provisioner import Provisioner
 from rendezvous.shares import rebalance
-from rendezvous.state import Kind, Round, State, WorkerState
+from rendezvous.state import Cause, Kind, Round, State, WorkerState
 from rendezvous.store import RoundStore
 from rendezvous.task_result import write_result
 from rendezvous.telemetry import Telemetry
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 END_GRACE_SECONDS = 5.0
 UNGREETED = (WorkerState.PENDING, WorkerState.STARTING, WorkerState.UNHEARD)
+KEPT_STEPS = 256  # between two times that workers are told what is kept
 NOBODY = -1  # no worker's id
 
 
@@ -92,6 +93,7 @@ class Coordinator:
         self._overseer = Overseer(self)
         self._concluding: asyncio.Task[None] | None = None
         self._repeated = 0  # records of the step in which the round failed
+        self._kept = 0  # up to this step, workers know, nothing need be told again
 
     def start(self, provisioner: Provisioner) -> None:
         """Starts the first workers."""
@@ -117,6 +119,8 @@ class Coordinator:
             log.info("%s: %s", event, ", ".join(map(str, effects)) or "noted")
         for effect in effects:
             self._do(effect)
+        if isinstance(event, events.Greeted) and self.state.round:
+            self._adopt(self.state.round)
         if self.state.phase is not before:
             log.info("%s -> %s", before.value, self.state.phase.value)
         self._plan_tick()
@@ -245,6 +249,14 @@ class Coordinator:
         presence.doing = Doing(progress.activity, since, progress.compute_seconds or presence.doing.usual)
         presence.position = position_from_message(progress.position)
         self._overseer.look(presence.heard)
+        if not 0 <= self.telemetry.kept - self._kept < KEPT_STEPS:
+            self._kept = self.telemetry.kept
+            self._send(tuple(self.presences), pb.ToWorker(kept=pb.Kept(step=self._kept)))
+
+    def _adopt(self, known: Round) -> None:
+        """Notes a round that had begun before the coordinator before this one could tell of it."""
+        if not self.telemetry.rounds or self.telemetry.rounds[-1].number < known.number:
+            self.telemetry.began(replace(known, cause=Cause(Kind.RESTART, "the coordinator was restarted")))
 
     def _parted(self, worker_id: int, parted: pb.Parted) -> None:
         self._repeated = max(self._repeated, parted.repeated)

@@ -19,6 +19,7 @@ from rendezvous import events
 from rendezvous.coordinator import Coordinator, Site
 from rendezvous.provisioner import Listener, Provisioner
 from rendezvous.provisioner.local import LocalProvisioner
+from rendezvous.telemetry import Telemetry
 from rendezvous.tls import Tls
 
 ADDRESS = "127.0.0.1"
@@ -51,6 +52,15 @@ class Place(Protocol):
     def settle(self, spec: Job) -> Job:
         """The job as its workers are told it."""
 
+    async def recall(self, spec: Job) -> None:
+        """Brings back into the folder what coordinators before have left elsewhere."""
+
+    def keep(self, spec: Job, telemetry: Telemetry) -> None:
+        """Sees to it from now on that the next coordinator will know the history."""
+
+    async def leave(self) -> None:
+        """This coordinator goes, the job goes on."""
+
     def provisioner(self, port: int, spec: Job, listener: Callable[[], Listener]) -> Provisioner:
         """Who starts the workers of a coordinator that listens on `port`."""
 
@@ -79,6 +89,15 @@ class LocalPlace:
     def settle(self, spec: Job) -> Job:
         """The job as it is."""
         return spec
+
+    async def recall(self, spec: Job) -> None:
+        """It is all there."""
+
+    def keep(self, spec: Job, telemetry: Telemetry) -> None:
+        """It is on this machine's disk."""
+
+    async def leave(self) -> None:
+        """Does not happen here."""
 
     def provisioner(self, port: int, spec: Job, listener: Callable[[], Listener]) -> Provisioner:
         """Starts processes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from google.protobuf import json_format
 
+from edl_allreduce import storage
 from edl_allreduce.cluster import (
     CERTIFICATE_FILE,
     CONFIG_FOLDER,
@@ -24,8 +26,10 @@ from edl_allreduce.cluster import (
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.spec import JobSpec
-from edl_allreduce.task_spec import Job
+from edl_allreduce.task_spec import EvaluateSpec, Job
+from rendezvous import mirror
 from rendezvous.coordinator import Coordinator, Site
+from rendezvous.mirror import Mirror
 from rendezvous.place import status_to_json, write_status
 from rendezvous.provisioner import Listener, Provisioner
 from rendezvous.provisioner.job_state import JobState
@@ -33,12 +37,14 @@ from rendezvous.provisioner.kubernetes import Api
 from rendezvous.provisioner.patience import insist
 from rendezvous.provisioner.pod_keeper import PodKeeper
 from rendezvous.provisioner.pods import Owner, container_of
+from rendezvous.telemetry import Telemetry
 from rendezvous.tls import Tls
 
 log = logging.getLogger(__name__)
 
 ANYWHERE = "0.0.0.0"
 DIGEST = "@sha256:"
+LEAVE_SECONDS = 15.0  # of the pod's grace period, for the newest history to be written
 
 
 class PodPlace:
@@ -52,6 +58,7 @@ class PodPlace:
         secret = Path(SECRET_FOLDER)
         self.tls: Tls | None = Tls(secret / CERTIFICATE_FILE, secret / KEY_FILE)
         self.departure = asyncio.Event()
+        self._mirror: Mirror | None = None
 
     @staticmethod
     async def enter(folder: JobFolder) -> PodPlace:
@@ -85,6 +92,36 @@ class PodPlace:
             return replace(spec, model=replace(spec.model, image=image))
         return replace(spec, model=replace(spec.model, image=image))
 
+    async def recall(self, spec: Job) -> None:
+        """Reads the job's mirror, unless this pod has all of it on its own disk."""
+        url = _mirror_of(spec, self.folder.name)
+        if url and self.restarts:
+            await asyncio.to_thread(mirror.restore, url, self.folder)
+        elif url:
+            await asyncio.to_thread(storage.remove_folder, url)  # of another job that had this name
+
+    def keep(self, spec: Job, telemetry: Telemetry) -> None:
+        """Begins to mirror the history in the output."""
+        url, loop = _mirror_of(spec, self.folder.name), asyncio.get_running_loop()
+        if not url:
+            return
+
+        def kept(step: int) -> None:
+            telemetry.mirrored = step
+
+        def on_kept(step: int) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(kept, step)
+
+        telemetry.mirrored = telemetry.told
+        self._mirror = Mirror(url, self.folder, on_kept)
+        telemetry.listeners.append(self._mirror.note)
+
+    async def leave(self) -> None:
+        """The newest lines of the history are in the mirror, if that can be done in time."""
+        if self._mirror and not await asyncio.to_thread(self._mirror.close, LEAVE_SECONDS):
+            log.warning("the newest lines of the history are lost with this pod")
+
     def provisioner(self, port: int, spec: Job, listener: Callable[[], Listener]) -> Provisioner:
         """Makes pods."""
         pods = WorkerPods.from_json((Path(CONFIG_FOLDER) / WORKERS_FILE).read_text(encoding="utf-8"))
@@ -101,11 +138,18 @@ class PodPlace:
 
     async def end(self, status: pb.Status) -> None:
         """Leaves the status to whoever asks, and sees to it that no other coordinator is started."""
+        if self._mirror:
+            await asyncio.to_thread(self._mirror.end, status_to_json(status))
         self._state.final_status = status_to_json(status)
         await insist("write how the job has ended", self._state.save)
         if status.exit_code:
             await insist("end the Job", self._api.give_up)
         write_status(self.folder, status)
+
+
+def _mirror_of(spec: Job, job: str) -> str:
+    """Where the history is mirrored; empty: nowhere, since the job has no folder of output."""
+    return "" if isinstance(spec, EvaluateSpec) else mirror.url_of(spec.output.output, job)
 
 
 def _pinned(image: str) -> str:

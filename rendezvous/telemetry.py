@@ -77,6 +77,7 @@ class Telemetry:
         checkpoint, checkpoint_error: the newest complete one, and why the last try failed.
         tasks_done: of a job of tasks: those that count, and in base64 what each adds to the sums.
         evaluations, epochs: the newest finished ones.
+        mirrored: the newest step whose line is also where a next coordinator will find it; None: that is the history.
         listeners: each gets every line that is written to the history.
     """
 
@@ -96,6 +97,7 @@ class Telemetry:
     tasks_done: dict[int, str] = field(default_factory=dict)
     evaluations: deque[pb.Evaluation] = field(default_factory=lambda: deque(maxlen=KEPT))
     epochs: deque[pb.EpochEnd] = field(default_factory=lambda: deque(maxlen=KEPT))
+    mirrored: int | None = None
     listeners: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
     _start: int = 0  # the step before the first one told: a resumed job's checkpoint
     _useful: array[float] = field(default_factory=lambda: array("d"))  # seconds of each step since
@@ -109,12 +111,19 @@ class Telemetry:
         """The newest step in the history that counts."""
         return self._start + len(self._useful)
 
+    @property
+    def kept(self) -> int:
+        """The newest step of which the next coordinator will know."""
+        return self.told if self.mirrored is None else min(self.told, self.mirrored)
+
     def began(self, new: Round, lanes: Sequence[int] = ()) -> None:
         """A round has begun, its members with so many lanes each."""
         now = self.wall()
         if self.began_at is None:
             self.began_at, self._start = now, new.position.step
         again = self._forget_after(new.position.step)
+        for each in [each for each in self.epochs if each.step > new.position.step]:
+            self.epochs.remove(each)  # it will end again
         self.position = new.position
         cause = new.cause
         record = RoundRecord(new.number, len(new.members), cause.text, cause.kind, new.position.step + 1)
@@ -216,7 +225,9 @@ class Telemetry:
             self._write({"evaluation": message.work, "epoch": message.epoch, **figures})
 
     def epoch_ended(self, message: pb.EpochEnd) -> None:
-        """Rank 0 has told what training had to say at an epoch's end."""
+        """Rank 0 has told what training had to say at an epoch's end; told again, it counts once."""
+        if any((each.epoch, each.step) == (message.epoch, message.step) for each in self.epochs):
+            return
         self._epoch_ended(message)
         figures = {"figures": dict(message.values), "seconds": message.seconds}
         self._write({"epoch_end": message.epoch, "step": message.step, **figures, "stopped": message.stopped})

@@ -735,6 +735,7 @@ class ToWorker(google.protobuf.message.Message):
     CHECKPOINT_FIELD_NUMBER: builtins.int
     LEASE_FIELD_NUMBER: builtins.int
     SUMS_FIELD_NUMBER: builtins.int
+    KEPT_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome: ...
     @property
@@ -757,6 +758,8 @@ class ToWorker(google.protobuf.message.Message):
     def lease(self) -> global___Lease: ...
     @property
     def sums(self) -> global___Sums: ...
+    @property
+    def kept(self) -> global___Kept: ...
     def __init__(
         self,
         *,
@@ -771,10 +774,11 @@ class ToWorker(google.protobuf.message.Message):
         checkpoint: global___Checkpoint | None = ...,
         lease: global___Lease | None = ...,
         sums: global___Sums | None = ...,
+        kept: global___Kept | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["abandon", b"abandon", "checkpoint", b"checkpoint", "export", b"export", "lease", b"lease", "leave", b"leave", "message", b"message", "reform", b"reform", "restore", b"restore", "round", b"round", "stop", b"stop", "sums", b"sums", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["abandon", b"abandon", "checkpoint", b"checkpoint", "export", b"export", "lease", b"lease", "leave", b"leave", "message", b"message", "reform", b"reform", "restore", b"restore", "round", b"round", "stop", b"stop", "sums", b"sums", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "round", "reform", "abandon", "export", "leave", "stop", "restore", "checkpoint", "lease", "sums"] | None: ...
+    def HasField(self, field_name: typing.Literal["abandon", b"abandon", "checkpoint", b"checkpoint", "export", b"export", "kept", b"kept", "lease", b"lease", "leave", b"leave", "message", b"message", "reform", b"reform", "restore", b"restore", "round", b"round", "stop", b"stop", "sums", b"sums", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["abandon", b"abandon", "checkpoint", b"checkpoint", "export", b"export", "kept", b"kept", "lease", b"lease", "leave", b"leave", "message", b"message", "reform", b"reform", "restore", b"restore", "round", b"round", "stop", b"stop", "sums", b"sums", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "round", "reform", "abandon", "export", "leave", "stop", "restore", "checkpoint", "lease", "sums", "kept"] | None: ...
 
 global___ToWorker = ToWorker
 
@@ -905,6 +909,23 @@ class Sums(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["sums", b"sums", "work", b"work"]) -> None: ...
 
 global___Sums = Sums
+
+@typing.final
+class Kept(google.protobuf.message.Message):
+    """What was told of the steps up to this one outlives the coordinator: it need not be told to the next one."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    step: builtins.int
+    def __init__(
+        self,
+        *,
+        step: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["step", b"step"]) -> None: ...
+
+global___Kept = Kept
 
 @typing.final
 class Reform(google.protobuf.message.Message):

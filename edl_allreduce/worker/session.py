@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 
 import grpc
 
@@ -29,8 +29,7 @@ from edl_allreduce.position import Position
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 0.25
-STEPS_KEPT = 1024  # more than a heartbeat's worth
-STEPS_KEPT_ALONE = 1 << 16  # while no coordinator can be told
+STEPS_KEPT = 1 << 16  # until a coordinator says that its successor will know of them
 STEPS_PER_MESSAGE = 1 << 13
 RETRY_SECONDS = (0.02, 0.25)  # between two tries to reach a coordinator: the first, the longest
 NAME_SECONDS = (0.1, 2.0)  # between two tries to find its name: the first, the longest
@@ -81,6 +80,7 @@ class Session:
         self._checkpoint_wanted = False
         self._outbox: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
         self._repeated: list[pb.FromWorker] = []  # what every new coordinator must be told as well
+        self._figures: list[tuple[int, pb.FromWorker]] = []  # told after a step, until that is kept
         self._wants: list[pb.FromWorker] = []  # of tasks, until all are done
         self._lock = threading.Lock()
         self._progress = pb.Progress()
@@ -130,8 +130,7 @@ class Session:
             while self._steps and self._steps[-1].step >= step.step:
                 self._steps.pop()  # done again since
             self._steps.append(step)
-            kept = STEPS_KEPT if self._connected else STEPS_KEPT_ALONE
-            while len(self._steps) > kept:
+            if len(self._steps) > STEPS_KEPT:
                 self._steps.popleft()
             self._told_step = min(self._told_step, step.step - 1)
             self._tells_steps = rank == 0
@@ -181,11 +180,11 @@ class Session:
 
     def figures(self, message: pb.Figures) -> None:
         """The figures of an evaluation."""
-        self._outbox.put(pb.FromWorker(figures=message))
+        self._say_until_kept(message.work, pb.FromWorker(figures=message))
 
     def epoch_ended(self, message: pb.EpochEnd) -> None:
         """What training had to say at an epoch's end."""
-        self._outbox.put(pb.FromWorker(epoch_end=message))
+        self._say_until_kept(message.step, pb.FromWorker(epoch_end=message))
 
     def close(self) -> None:
         """Ends the stream after everything said has been sent."""
@@ -196,6 +195,11 @@ class Session:
 
     def _say_to_all(self, message: pb.FromWorker) -> None:
         self._repeated.append(message)
+        self._outbox.put(message)
+
+    def _say_until_kept(self, step: int, message: pb.FromWorker) -> None:
+        with self._lock:
+            self._figures.append((step, message))
         self._outbox.put(message)
 
     # Heartbeats.
@@ -223,10 +227,18 @@ class Session:
             message = pb.Progress(round=message.round, position=message.position)
 
     def _untold(self) -> list[pb.Step]:
-        untold = [step for step in self._steps if step.step > self._told_step]
+        untold = list(takewhile(lambda step: step.step > self._told_step, reversed(self._steps)))[::-1]
         if untold:
             self._told_step = untold[-1].step
         return untold
+
+    def _forget(self, kept: int) -> None:
+        """Steps up to this one will be known to every coordinator."""
+        with self._lock:
+            while self._steps and self._steps[0].step <= kept:
+                self._steps.popleft()
+            self._told_step = max(self._told_step, kept)
+            self._figures = [(step, message) for step, message in self._figures if step >= kept]
 
     # The stream.
 
@@ -262,7 +274,8 @@ class Session:
         """One stream from hello to its end; the error that ended it."""
         outbox: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
         self._outbox = outbox  # first this, then the standing: nothing gets lost between
-        first = [self._greeting(), *self._repeated, *self._wants]
+        figures = [message for _, message in self._figures]
+        first = [self._greeting(), *self._repeated, *figures, *self._wants]
         with self._channel() as channel:
             work = control_pb2_grpc.CoordinatorStub(channel).Work
             stream = work(chain(first, iter(outbox.get, None)), metadata=(("authorization", f"Bearer {self._token}"),))
@@ -299,6 +312,8 @@ class Session:
                 if not self._greeted_before:
                     self._greeted_before = True
                     self.inbox.put(message)
+            case "kept":
+                self._forget(message.kept.step)
             case "reform":
                 self._reform_round = message.reform.round
                 self.inbox.put(message)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,15 +20,17 @@ from edl_allreduce.cluster import WorkerPods, worker_pod_name
 from edl_allreduce.errors import EdlError
 from rendezvous.provisioner import Listener, Recovered, pods
 from rendezvous.provisioner.job_state import JobState
-from rendezvous.provisioner.kubernetes import Api, Expired, Refused
+from rendezvous.provisioner.kubernetes import Api, Refused
+from rendezvous.provisioner.patience import RETRY_SECONDS, insist
+from rendezvous.provisioner.pod_watch import PodWatch
 from rendezvous.provisioner.pods import Document, Ended, Owner, Runs, Waits
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-RETRY_SECONDS = (0.5, 30.0)  # between two tries of a call: the first, the longest
 EXPLAIN_SECONDS = 5.0  # for a worker's status to say how it ended, before its pod, and with it the status, is deleted
+END_SECONDS = 15.0  # for workers to end by themselves; it takes some until that is seen
 KILL_SECONDS = 15.0  # for killed pods to be gone
 THREADS = 4
 USEFUL_SECONDS = 10.0  # a pod that has run so long was no failure of the cluster's
@@ -79,7 +80,7 @@ class PodKeeper:
         self._executor = ThreadPoolExecutor(THREADS, "api")
         self._changed = asyncio.Event()
         self._setbacks = 0
-        self._closing = threading.Event()
+        self._watch = PodWatch(api, self._seen, self._gone, self._listed)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # Provisioner.
@@ -87,7 +88,7 @@ class PodKeeper:
     async def recover(self) -> Recovered:
         """Takes over the pods of earlier coordinators, and watches from now on."""
         self._loop = asyncio.get_running_loop()
-        documents, version = await self._insist("list pods", self._api.list_pods)
+        documents, version = await insist("list pods", self._api.list_pods)
         newest = -1
         for document in filter(self._is_ours, documents):
             worker_id = pods.worker_id_of(document)
@@ -99,7 +100,7 @@ class PodKeeper:
                 self._pods[worker_id] = Pod(worker_id, document, time.monotonic())
                 self._loop.call_soon(self._seen, document)
         self._state.next_id = max(self._state.next_id, newest + 1)
-        threading.Thread(target=self._watch, args=(version,), name="watch", daemon=True).start()
+        self._watch.start(version)
         return Recovered(self._state.next_id, tuple(sorted(self._pods)))
 
     def start(self, worker_id: int) -> None:
@@ -122,12 +123,12 @@ class PodKeeper:
 
     async def close(self, grace_seconds: float) -> None:
         """Returns when every worker has ended; pods of those that had to be killed are deleted, the others stay."""
-        await self._await_all(grace_seconds)
+        await self._await_all(max(grace_seconds, END_SECONDS))
         for pod in list(self._pods.values()):
             pod.killed = True
             self._delete_later(pod)
         await self._await_all(KILL_SECONDS)
-        self._closing.set()
+        self._watch.stop()
         for task in self._tasks:
             task.cancel()
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -145,7 +146,8 @@ class PodKeeper:
                 if not pod.killed:
                     made = await self._in_thread(self._create, pod.id)
                     pod.seen_at = time.monotonic()
-                    self._seen(made)
+                    if pod.document is None:  # else the watch has told of it already, and of what followed
+                        self._seen(made)
             except EdlError as error:
                 self._tell_waits(pod, str(error))
                 with contextlib.suppress(asyncio.TimeoutError):
@@ -182,7 +184,10 @@ class PodKeeper:
 
     async def _delete(self, document: Document) -> None:
         name, uid = document["metadata"]["name"], document["metadata"]["uid"]
-        await self._insist(f"delete {name}", self._api.delete_pod, name, uid, 0)
+        try:
+            await insist(f"delete pod {name}", self._api.delete_pod, name, uid, 0)
+        except EdlError as error:
+            log.error("pod %s is left: %s", name, error)
 
     # What there is.
 
@@ -259,34 +264,6 @@ class PodKeeper:
             pod.told, pod.started_at = Runs(), time.monotonic()
             self._listener().process_started(pod.id)
 
-    # Threads.
-
-    def _watch(self, version: str) -> None:
-        """Follows what happens to pods, for as long as the job lives. In a thread of its own."""
-        wait, longest = RETRY_SECONDS
-        while not self._closing.is_set():
-            try:
-                if not version:
-                    asked_at = time.monotonic()
-                    documents, version = self._api.list_pods()
-                    self._post(self._listed, documents, asked_at)
-                for kind, document in self._api.watch_pods(version):
-                    version, wait = document["metadata"]["resourceVersion"], RETRY_SECONDS[0]
-                    if kind != "BOOKMARK":
-                        self._post(self._gone if kind == "DELETED" else self._seen, document)
-            except Expired as expired:
-                log.info("pods are listed anew: %s", expired)
-                version = ""
-            except EdlError as error:
-                log.warning("pods cannot be watched: %s", error)
-                version = ""
-                self._closing.wait(wait)
-                wait = min(2 * wait, longest)
-
-    def _post(self, call: Callable[..., None], *arguments: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(call, *arguments)
-
     def _run(self, work: Any) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
@@ -294,17 +271,6 @@ class PodKeeper:
 
     async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         return await self._loop.run_in_executor(self._executor, call, *arguments)
-
-    async def _insist(self, what: str, call: Callable[..., T], *arguments: Any) -> T:
-        """Calls until it works."""
-        wait, longest = RETRY_SECONDS
-        while True:
-            try:
-                return await self._in_thread(call, *arguments)
-            except EdlError as error:
-                log.warning("cannot %s: %s", what, error)
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, longest)
 
     async def _await_all(self, seconds: float) -> None:
         async def ended() -> None:
