@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.control.position import position_to_message
 from edl_allreduce.dataset import make_dataset
+from edl_allreduce.position import Position
 from edl_allreduce.recordio import ChunkRef
 from edl_allreduce.spec import JobSpec
 from rendezvous.coordinator import Coordinator, Site
@@ -79,6 +81,9 @@ class Pretence:
             if worker.state is WorkerState.STARTING:
                 job.greet(pb.Hello(worker_id=id, host=f"node-{id % 7}", pid=1000 + id))
                 job.hear(id, pb.FromWorker(ready=pb.Ready()))
+            elif worker.state is WorkerState.RESTORING:
+                position = position_to_message(job.state.checkpoint) if job.state.checkpoint else None
+                job.hear(id, pb.FromWorker(restored=pb.Restored(position=position)))
             elif worker.leaving and worker.state is not WorkerState.TRAINING:
                 self.provisioner.kill(id)
                 job.process_ended(id, "ended with exit code 0", True)
@@ -98,7 +103,7 @@ class Pretence:
             job.hear(id, pb.FromWorker(progress=pb.Progress()))
             return
         if job.state.phase is not Phase.TRAINING:
-            position = pb.Position(step=job.telemetry.told, offset=job.telemetry.told * BATCH)
+            position = position_to_message(place_of(job.telemetry.told))
             failed = job.state.round_failed
             job.hear(id, pb.FromWorker(parted=pb.Parted(round=round.number, position=position, failed=failed)))
             return
@@ -108,15 +113,17 @@ class Pretence:
             first = job.telemetry.told + 1
             count = max(1, round_half((now - self._told) / self.step_seconds)) if self._told else 1
             progress.steps.extend(pretended_step(step, self.step_seconds) for step in range(first, first + count))
-            last = progress.steps[-1].step
-            progress.position.step, progress.position.offset = last, last % EPOCH_STEPS * BATCH
-            progress.position.epoch = last // EPOCH_STEPS
+            progress.position.CopyFrom(position_to_message(place_of(progress.steps[-1].step)))
             if round.number > 1 and first == round.position.step + 1:
                 progress.paused_seconds = 0.2 + 0.1 * random.random()
         job.hear(id, pb.FromWorker(progress=progress))
 
 
 _DOING = (pb.READING, pb.COMPUTING, pb.REDUCING, pb.WAITING)
+
+
+def place_of(step: int) -> Position:
+    return Position(epoch=step // EPOCH_STEPS, offset=step % EPOCH_STEPS * BATCH, step=step)
 
 
 def round_half(value: float) -> int:
@@ -182,7 +189,9 @@ async def pretended(
         history.reconfigure(line_buffering=True)
         state = State(target=workers)
         if past_steps:
-            state = recovered(workers, None, (), 2 * workers, last + 1, time.monotonic())
+            place = place_of(past_steps)
+            state = recovered(workers, place, (), 2 * workers + 20, last + 1, time.monotonic())
+            telemetry.checkpoint = place
         coordinator = Coordinator(spec, dataset, Site(folder.name, "127.0.0.1"), state, telemetry, time.monotonic)
         provisioner = Pretending()
         coordinator.start(provisioner)  # type: ignore[arg-type]

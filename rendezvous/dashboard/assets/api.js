@@ -2,13 +2,19 @@
 
 const KEY = `edl-token:${location.pathname}`;
 
-/** Takes the token out of the address bar, where it would be copied and kept in the history. */
+/** Takes the token out of the address bar, where it would be copied and kept in the history; says whether one was there. */
 export function takeToken() {
   const found = /(?:^#|&)token=([^&]+)/.exec(location.hash);
   if (found) {
     sessionStorage.setItem(KEY, decodeURIComponent(found[1]));
     history.replaceState(null, "", location.pathname + location.search);
   }
+  return Boolean(found);
+}
+
+/** Keeps a token that somebody has typed. */
+export function giveToken(token) {
+  sessionStorage.setItem(KEY, token);
 }
 
 export class Refused extends Error {
@@ -101,7 +107,8 @@ async function* events(body) {
     const parts = (rest + value).split("\n\n");
     rest = parts.pop();
     for (const part of parts) {
-      const fields = Object.fromEntries(part.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]));
+      const lines = part.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]);
+      const fields = Object.fromEntries(lines);
       if (fields.event) yield fields;
     }
   }
