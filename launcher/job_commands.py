@@ -243,15 +243,15 @@ def dashboard(find: Find, *, open: str | bool = True) -> None:
       edl dashboard digits-20261122-153012-a1b2
     """
     opens, handle = boolean("open", open), find()
-    with handle.dashboard() as url:
-        print(url, flush=True)
-        if opens:
-            webbrowser.open(url)
-        try:
+    try:
+        with handle.dashboard() as url:
+            print(url, flush=True)
+            if opens:
+                webbrowser.open(url)
             for _ in handle.watch():
                 pass
-        except KeyboardInterrupt:
-            return
+    except KeyboardInterrupt:
+        return
     print(f"job {handle.name} has ended: {_how(handle)}")
 
 

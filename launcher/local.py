@@ -170,7 +170,7 @@ class LocalJob(JobHandle):
             raise JobFailed(
                 f"job {self.name}: its coordinator serves no dashboard; see {self._files.coordinator_log}"
             ) from None
-        yield url
+        yield url if "#" in url else f"{url}#token={self._files.token.read_text(encoding='utf-8').strip()}"
 
     def _reap(self) -> None:
         """Waits for the job's end, kills what it may have left behind, and tells everyone."""

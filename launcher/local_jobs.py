@@ -14,7 +14,7 @@ from edl_allreduce import task_spec
 from edl_allreduce.job_folder import JobFolder, home
 from edl_allreduce.processes import Process
 from edl_allreduce.processes import runs as process_runs
-from launcher.client import Client, LocalWay
+from launcher.client import POLL_SECONDS, Client, LocalWay
 from launcher.ended import EndedJob, spec_of
 from launcher.handle import KILLED, JobHandle, JobSummary
 from launcher.local import AWAY, LocalJob
@@ -34,14 +34,16 @@ def names(environ: Mapping[str, str]) -> list[str]:
 
 
 def runs(name: str, environ: Mapping[str, str]) -> bool:
-    """Whether a job runs."""
-    return _supervisor(JobFolder.of(name, environ)) is not None
+    """Whether a job runs, or is being started."""
+    folder = JobFolder.of(name, environ)
+    return _supervisor(folder) is not None or _is_starting(folder)
 
 
 def attach(name: str, environ: Mapping[str, str]) -> JobHandle:
     """The job of this name; there is a status from now on."""
     folder = JobFolder.of(name, environ)
-    supervisor = _supervisor(folder)
+    while (supervisor := _supervisor(folder)) is None and _is_starting(folder):
+        time.sleep(POLL_SECONDS)
     if supervisor is None:
         return EndedJob(folder)
     job = LocalJob(folder, Attached(supervisor))
@@ -102,7 +104,7 @@ def _left(folder: JobFolder) -> Status:
             message=status.get("message", ""),
             target_workers=status.get("target_workers", 0),
         )
-    if not folder.supervisor.exists() and time.time() - _began(folder.spec) < START_SECONDS:
+    if _is_starting(folder):
         return Status(phase="starting")
     return Status(phase=KILLED, message="all its processes were killed")
 
@@ -112,6 +114,12 @@ def _began(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _is_starting(folder: JobFolder) -> bool:
+    """Whether a launcher has just made the folder, and its supervisor has not said yet that it runs."""
+    said = folder.supervisor.exists() or folder.status.exists()
+    return not said and time.time() - _began(folder.spec) < START_SECONDS
 
 
 def _supervisor(folder: JobFolder) -> Process | None:
