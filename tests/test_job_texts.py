@@ -21,7 +21,15 @@ NO_ROOM = "0/2 nodes are available: 2 Insufficient cpu"
 
 
 def worker(id: int, **values: Any) -> WorkerStatus:
-    given = {"id": id, "pid": 7, "host": "vm", "state": "training", "rank": id, "lanes": 32, "compute_seconds": 0.01}
+    given: dict[str, Any] = {
+        "id": id,
+        "pid": 7,
+        "host": "vm",
+        "state": "training",
+        "rank": id,
+        "lanes": 32,
+        "compute_seconds": 0.01,
+    }
     return WorkerStatus(**(given | values))
 
 
