@@ -23,6 +23,7 @@ from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import Job
 from rendezvous import custom_shards
 from rendezvous.coordinator import Coordinator
+from rendezvous.dashboard.door import open_dashboard
 from rendezvous.place import LocalPlace, Place
 from rendezvous.provisioner import Recovered
 from rendezvous.service import listen, start_serving
@@ -108,13 +109,18 @@ async def _run(spec: Job, place: Place) -> int:
         if board:
             telemetry.listeners.append(board.note)
         coordinator.start(provisioner)
+        dashboard = await open_dashboard(coordinator, place, token)
         if await _departs(coordinator, place):
             log.info("this coordinator goes, the job goes on")
+            if dashboard:
+                await dashboard.close()
             await place.leave()
             return DEPARTED_EXIT_CODE
         await coordinator.close()
         if board:
             await asyncio.to_thread(board.close)
+        if dashboard:
+            await dashboard.close()
         status = make_status(coordinator)
         await place.end(status)
         await server.stop(LAST_WATCH_SECONDS)

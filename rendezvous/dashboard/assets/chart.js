@@ -13,7 +13,8 @@ export const colour = (name) => getComputedStyle(document.documentElement).getPr
 
 /**
  * setup: {
- *   title, unit, height, wide, zero: the y axis begins at 0, most: the y axis ends there, log, format(value),
+ *   title, unit, height, zero: the y axis begins at 0, most: the y axis ends there, log, format(value),
+ *   turned: the series' names stand in the opposite order,
  *   series: [{label, colour, fill, points, steps, hidden, width}], bands: [{series: [high, low], colour}],
  *   onZoom(from, to), onReset(), marks(): [{x, colour, text}]
  * }
@@ -21,12 +22,12 @@ export const colour = (name) => getComputedStyle(document.documentElement).getPr
 export class Chart {
   constructor(setup) {
     this.setup = { format: figure, ...setup };
-    this.values = h("span", { class: "values" });
+    this.values = h("span", { class: setup.turned ? "values turned" : "values" });
     this.picture = h("div", { class: "picture", role: "img" });
     this.label = h("div", { class: "mark-label", hidden: true });
     this.element = h(
       "figure",
-      { class: setup.wide ? "chart wide" : "chart", "data-chart": setup.title },
+      { class: "chart", "data-chart": setup.title },
       h("figcaption", {}, h("h3", {}, setup.title, setup.unit ? h("small", {}, setup.unit) : null), this.values),
       this.picture,
     );

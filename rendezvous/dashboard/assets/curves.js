@@ -7,6 +7,8 @@ import { clock, count, figure, percent } from "./format.js";
 
 const POINTS = 800; // asked for at a time
 const TOO_MANY = 2000; // points that have grown to so many are asked for anew
+const FRESH = 40; // and so many single steps behind merged ones, which look wilder than they are
+const RELOAD_MS = 3000;
 const REDRAW_MS = 400;
 const ACTIVITY_MS = 2000;
 const RANGES = {
@@ -31,6 +33,7 @@ export class Curves {
     this.newest = { step: 0, time: 0 };
     this.charts = new Map();
     this.loading = 0;
+    this.width = this.fresh = this.loaded = 0; // of the points' buckets; points since; when that was
     this.wire();
   }
 
@@ -84,7 +87,7 @@ export class Curves {
     const query = { by: this.by, points: POINTS, ...(from == null ? {} : { from }), ...(to == null ? {} : { to }) };
     const found = await get("history", query);
     if (mine !== this.loading) return; // asked anew in the meantime
-    this.points = found.points;
+    [this.points, this.width, this.fresh, this.loaded] = [found.points, found.width, 0, performance.now()];
     this.see(found.points);
     await this.loadActivity();
     this.redraw();
@@ -111,7 +114,9 @@ export class Curves {
     const [from] = this.asked();
     const old = from == null ? 0 : mine[this.by].findIndex((value) => value >= from);
     if (old > 0) for (const name of COLUMNS) mine[name].splice(0, old);
-    if (mine.step.length > TOO_MANY) this.load().catch(() => {});
+    this.fresh += points.step.length;
+    const stale = this.width && this.fresh > FRESH && performance.now() - this.loaded > RELOAD_MS;
+    if (mine.step.length > TOO_MANY || stale) this.load().catch(() => {});
     this.redraw();
   }
 
@@ -208,6 +213,8 @@ export class Curves {
       this.drawStepTime();
       this.drawLearningRate();
     }
+    // The loss stands alone in its row when the others come in pairs.
+    this.charts.get("loss")?.element.classList.toggle("wide", this.charts.size % 2 === 1);
   }
 
   drawLoss() {
@@ -224,7 +231,7 @@ export class Curves {
       lines.push([told.x, positive(told.y)]);
       series.push({ label: "validation", colour: "c3", points: true });
     }
-    const setup = { title: "Loss", height: 280, wide: true, log: this.log, series, bands: [{ series: [2, 3], colour: "c1-fill" }] };
+    const setup = { title: "Loss", log: this.log, series, bands: [{ series: [2, 3], colour: "c1-fill" }] };
     this.chart("loss", setup, lines.length > 1 ? join(lines) : lines[0], String(Boolean(told)));
   }
 
@@ -303,7 +310,7 @@ export class Curves {
       width: 0,
       reading: (data, at) => data[SHARES.length - index][at] - (index ? data[SHARES.length - index + 1][at] : 0),
     })).reverse();
-    const setup = { title: "Where workers’ time goes", unit: "sampled from heartbeats", most: 1, format: (value) => percent(value, 0), series };
+    const setup = { title: "Where workers’ time goes", unit: "sampled from heartbeats", most: 1, turned: true, format: (value) => percent(value, 0), series };
     this.chart("activity", setup, [pick(xs), ...layers.map(pick).reverse()]);
   }
 
@@ -332,7 +339,7 @@ export class Curves {
     }
     if (!chart) {
       chart = new Chart({
-        height: 190,
+        height: 210,
         marks: () => this.marks(),
         onZoom: (from, to) => this.zoom(from, to),
         onReset: () => this.reset(),

@@ -5,14 +5,14 @@ import { bytes, clock, count, figure, many, moment, percent } from "./format.js"
 import { ENDED, fraction } from "./health.js";
 
 const KINDS = {
-  joined: "workers joined",
-  left: "workers left",
-  lost: "workers were lost",
-  hung: "workers hung",
-  network: "the network broke",
-  restart: "the coordinator restarted",
-  evaluation: "evaluations and epochs’ ends",
-  other: "other reforms",
+  joined: "Workers joined",
+  left: "Workers left",
+  lost: "Workers were lost",
+  hung: "Workers hung",
+  network: "The network broke",
+  restart: "The coordinator restarted",
+  evaluation: "Evaluations and epochs’ ends",
+  other: "Other reforms",
 };
 const EVENTS_SHOWN = 60;
 
@@ -102,7 +102,7 @@ export function showGoodput(status) {
   const rows = [
     ["useful", "Steps that count", "", told.useful_seconds],
     ...lost.map((each) => [`kind-${each.kind}`, KINDS[each.kind] ?? each.kind, `${count(each.rounds)} ×`, each.seconds]),
-    ["rest", "between steps, and since the newest one", "", rest],
+    ["rest", "Between steps, and since the newest one", "", rest],
   ];
   const stack = h("div", { class: "stack tall", "aria-hidden": "true" }, rows.map(([kind, , , seconds]) => part(kind, share(seconds))));
   const cells = rows.map(([kind, name, times, seconds]) => h("tr", {}, h("th", { scope: "row" }, h("span", { class: `key ${kind}`, "aria-hidden": "true" }), name), h("td", { class: "number" }, times), h("td", { class: "number" }, clock(seconds)), h("td", { class: "number" }, percent(share(seconds)))));

@@ -1,0 +1,67 @@
+"""Opens a job's dashboard where its page will find it again, and says where that is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from edl_allreduce.cluster import DASHBOARD_PORT, service_name
+from edl_allreduce.errors import EdlError
+from edl_allreduce.job_folder import JobFolder, write_whole
+from rendezvous.dashboard import serve
+
+if TYPE_CHECKING:
+    from rendezvous.coordinator import Coordinator
+    from rendezvous.dashboard.server import Dashboard
+    from rendezvous.place import Place
+
+log = logging.getLogger(__name__)
+
+
+async def open_dashboard(coordinator: Coordinator, place: Place, token: str) -> Dashboard | None:
+    """Serves the dashboard in a pod on the port of the job's Service, else on the port it had before; None: it cannot.
+
+    A job does not end over that.
+    """
+    await asyncio.to_thread(__import__, "rendezvous.dashboard.server")  # a web framework takes its time
+    try:
+        if place.tls:
+            return await _in_pod(coordinator, place, token)
+        dashboard = await _here(coordinator, place, token)
+        write_whole(place.folder.dashboard, _url(place.address, dashboard.port, token), mode=0o600)
+    except (EdlError, OSError) as error:
+        log.warning("there is no dashboard: %s", error)
+        return None
+    return dashboard
+
+
+async def _in_pod(coordinator: Coordinator, place: Place, token: str) -> Dashboard:
+    job = coordinator.site.name
+    service = service_name(job, os.environ.get("POD_NAMESPACE", ""))
+    names = (job, service, service.removesuffix(".svc"), f"{service}.cluster.local")
+    return await serve(coordinator, token=token, address=place.address, port=DASHBOARD_PORT, tls=place.tls, hosts=names)
+
+
+async def _here(coordinator: Coordinator, place: Place, token: str) -> Dashboard:
+    port = port_before(place.folder)
+    try:
+        return await serve(coordinator, token=token, address=place.address, port=port)
+    except EdlError:
+        if not port:
+            raise
+    return await serve(coordinator, token=token, address=place.address)  # somebody else has taken it
+
+
+def port_before(folder: JobFolder) -> int:
+    """The port on which pages of an earlier coordinator look; 0: any."""
+    try:
+        return urlsplit(folder.dashboard.read_text(encoding="utf-8")).port or 0
+    except (OSError, ValueError):
+        return 0
+
+
+def _url(address: str, port: int, token: str) -> str:
+    return f"http://{address}:{port}/#token={quote(token, safe='')}"
