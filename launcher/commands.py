@@ -79,6 +79,7 @@ def _from(module: str, name: str) -> Callable[[], Callable[..., int | None]]:
 
 FOLLOW = {"f": "follow"}
 DATA, JOBS, ZOO = "launcher.data_commands", "launcher.job_commands", "launcher.zoo_commands"
+IMAGE = "launcher.image_commands"
 COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "train": _job("train", "train a model with any number of workers, here or on Kubernetes"),
     "evaluate": _job("evaluate", "tell loss and metrics of a trained model on other data"),
@@ -104,6 +105,11 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
         "list": Command("tell which models come with edl_allreduce", _from(ZOO, "zoo_list")),
         "init": Command("make a folder with a first model of your own", _from(ZOO, "zoo_init")),
     },
+    "image": {
+        "build": Command("build and push the image with a model zoo, for pods", _from(IMAGE, "image_build")),
+        "push": Command("push an image that was built", _from(IMAGE, "image_push")),
+        "base": Command("build the image that all others begin with", _from(IMAGE, "image_base")),
+    },
     "horovod": Command("build, install or check Horovod", lambda: horovod, raw=True),
     "version": Command("print the version", lambda: version),
 }
@@ -113,7 +119,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Training": ("train", "evaluate", "predict"),
     "Jobs": ("jobs", "status", "logs", "events", "scale", "stop", "wait", "dashboard"),
     "Models and data": ("zoo", "export", "convert", "recordio"),
-    "Installation": ("horovod", "version"),
+    "Images and installation": ("image", "horovod", "version"),
 }
 
 

@@ -17,7 +17,7 @@ from edl_allreduce.errors import EdlError, UsageError
 from edl_allreduce.extras import need
 from launcher.image_context import Context, ignore_patterns, zoo_context
 from launcher.image_package import base_context, base_dockerfile, base_tag, dockerfile
-from launcher.image_report import Report, engine_error
+from launcher.image_report import Report, engine_error, innermost
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -27,9 +27,8 @@ BASE_REPOSITORY = "edl-allreduce"
 PIP_SETTINGS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 ANSWER_SECONDS, SILENT_SECONDS = 20, 3600  # an engine that is asked something; one that builds or pushes
 NAME = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-REFERENCE = re.compile(
-    rf"(?P<repository>(?:[A-Za-z0-9.-]+(?::\d+)?/)?{NAME}(?:/{NAME})*)(?::(?P<tag>[\w][\w.-]{{0,127}}))?"
-)
+HOST = r"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:\d))(?::\d+)?"
+REFERENCE = re.compile(rf"(?P<repository>(?:{HOST}/)?{NAME}(?:/{NAME})*)(?::(?P<tag>[\w][\w.-]{{0,127}}))?")
 Tell = Callable[[str], None]
 
 
@@ -105,7 +104,7 @@ def plan_zoo(
 ) -> Plan:
     """The image of a zoo. Raises as `build`."""
     if not zoo.is_dir():
-        raise UsageError(f"model_zoo: {zoo} is {'no folder' if zoo.exists() else 'not there'}")
+        raise UsageError(f"--model_zoo: {zoo} is {'no folder' if zoo.exists() else 'not there'}")
     place, tag = split_reference(repository)
     base = base or plan_base(False, "", environ).name
     patterns = ignore_patterns(zoo)
@@ -135,18 +134,20 @@ def plan_base(gpu: bool, repository: str, environ: Mapping[str, str]) -> Plan:
     )
 
 
-def split_reference(reference: str) -> tuple[str, str]:
+def split_reference(reference: str, flag: str = "image_repository") -> tuple[str, str]:
     """The repository and the tag of an image's name; the tag is empty if it has none.
 
     Raises:
         UsageError: it is empty, or cannot be pushed to.
     """
     if not reference:
-        raise UsageError("image_repository: not given; it is where the image is pushed: registry.example.com/team/name")
+        raise UsageError(
+            "--image_repository: not given; it is where the image is pushed: registry.example.com/team/name"
+        )
     found = REFERENCE.fullmatch(reference)
     if not found:
         example = "lower case, such as registry.example.com/team/name, or with a tag, registry.example.com/team/name:v1"
-        raise UsageError(f"image_repository: {reference!r} is no name of an image; expected {example}")
+        raise UsageError(f"--{flag}: {reference!r} is no name of an image; expected {example}")
     return found["repository"], found["tag"] or ""
 
 
@@ -179,15 +180,13 @@ def engine() -> Iterator[DockerClient]:
     docker = need("docker.client", "docker", "building an image")
     errors, requests = need("docker.errors", "docker", "building an image"), need("requests", "docker", "docker")
     stores = need("docker.credentials.errors", "docker", "building an image")
-    where = "the Docker engine"
+    address, tls = _address()
+    where = f"the Docker engine at {address}"
     try:
-        client = _connect(docker.DockerClient)
-        where = f"the Docker engine at {client.api.base_url}"
-        client.ping()
+        client = docker.DockerClient(base_url=address, tls=tls, timeout=ANSWER_SECONDS, version="auto")
     except (errors.DockerException, requests.RequestException, OSError) as error:
-        said = " ".join(str(error).split())[:300]
         raise UsageError(
-            f"{where} does not answer ({said}): start it, or set DOCKER_HOST; with --image=… no engine is needed"
+            f"{where} does not answer ({innermost(error)}): start it, or set DOCKER_HOST; with --image=… none is needed"
         ) from error
     client.api.timeout = SILENT_SECONDS
     try:
@@ -197,17 +196,18 @@ def engine() -> Iterator[DockerClient]:
     except stores.StoreError as error:
         raise UsageError(f"credentials of ~/.docker/config.json cannot be used ({error}): docker login") from error
     except (errors.DockerException, requests.RequestException) as error:
-        raise EdlError(f"{where} broke off: {' '.join(str(error).split())[:300]}; build again") from error
+        raise EdlError(f"{where} broke off: {innermost(error)}; build again") from error
     finally:
         client.close()
 
 
-def _connect(kind: type[DockerClient]) -> DockerClient:
-    """By DOCKER_HOST, or else by the context that `docker context use` chose."""
+def _address() -> tuple[str, Any]:
+    """Where the engine is, and its TLS settings: by DOCKER_HOST, or else by what `docker context use` chose."""
     if os.environ.get("DOCKER_HOST"):
-        return kind.from_env(timeout=ANSWER_SECONDS)
+        found = need("docker.utils", "docker", "building an image").kwargs_from_env()
+        return found["base_url"], found.get("tls") or False
     chosen = need("docker.context", "docker", "building an image").ContextAPI.get_current_context()
-    return kind(base_url=chosen.Host, tls=chosen.TLSConfig or False, timeout=ANSWER_SECONDS, version="auto")
+    return chosen.Host, chosen.TLSConfig or False
 
 
 def make(client: DockerClient, plan: Plan, tell: Tell) -> None:
@@ -244,11 +244,15 @@ def _provide_base(client: DockerClient, base: str, tell: Tell) -> None:
         tell(f"base image {base}: made once, which takes some minutes")
         make(client, own, tell)
         return
-    report = Report(f"base image {base}", tell)
-    name, digest, rest = base.partition("@")
-    repository, tag = (name, rest) if digest else split_reference(base)
-    for message in client.api.pull(repository, tag or "latest", stream=True, decode=True):
-        report.take(message)
+    what = f"base image {base}"
+    report = Report(what, tell)
+    name, at, digest = base.partition("@")
+    repository, tag = split_reference(name, "base_image")
+    try:
+        for message in client.api.pull(repository, digest if at else tag or "latest", stream=True, decode=True):
+            report.take(message)
+    except need("docker.errors", "docker", "building an image").APIError as error:
+        raise engine_error(what, str(error.explanation or error)) from error
 
 
 def has(client: DockerClient, image: str) -> bool:

@@ -155,3 +155,10 @@ def engine_error(what: str, reason: str) -> EdlError:
     ):
         return UsageError(f"{what}: the Docker engine does not reach the registry ({said}): check its name and network")
     return EdlError(f"{what}: {said}")
+
+
+def innermost(error: Exception) -> str:
+    """The words of an error without those of the libraries around it."""
+    said = " ".join(str(error).split())
+    found = re.findall(r"\[Errno -?\d+\] ([^\"')]+)|(?:Error|Exception)\(\d+, '([^']+)'", said)
+    return next(filter(None, found[-1])) if found else said[:300]

@@ -74,11 +74,11 @@ def parse(model_zoo: str) -> GitZoo | None:
     path, ref = _cut_ref(path)
     shown = without_password(model_zoo)
     if not path.strip("/"):
-        raise UsageError(f"model_zoo: {shown} names no repository; expected https://host/team/repo.git@ref#folder")
+        raise UsageError(f"--model_zoo: {shown} names no repository; expected https://host/team/repo.git@ref#folder")
     if ".." in PurePosixPath(folder).parts:
-        raise UsageError(f"model_zoo: {shown}: the folder {folder} leads out of the repository")
+        raise UsageError(f"--model_zoo: {shown}: the folder {folder} leads out of the repository")
     if ref.startswith("-") or re.search(r"[\s~^:?*\[\\]|\.\.", ref):
-        raise UsageError(f"model_zoo: {shown}: {ref!r} is no name of a branch, a tag or a commit")
+        raise UsageError(f"--model_zoo: {shown}: {ref!r} is no name of a branch, a tag or a commit")
     return GitZoo(found["host"] + path, ref, folder)
 
 
@@ -105,12 +105,12 @@ def fetch(model_zoo: str, environ: Mapping[str, str]) -> Path:
     if zoo is None:
         return Path(model_zoo).expanduser()
     if not shutil.which("git", path=environ.get("PATH")):
-        raise UsageError(f"model_zoo: cloning {zoo.shown} needs git, which is not there: apt-get install git")
+        raise UsageError(f"--model_zoo: cloning {zoo.shown} needs git, which is not there: apt-get install git")
     clone = _clone(zoo, environ)
     folder = clone / zoo.folder
     if not folder.is_dir() or not folder.resolve().is_relative_to(clone.resolve()):
         there = ", ".join(sorted(each.name for each in clone.iterdir() if each.is_dir())[:10])
-        raise UsageError(f"model_zoo: {zoo.shown} has no folder {zoo.folder}; there are: {there or 'none'}")
+        raise UsageError(f"--model_zoo: {zoo.shown} has no folder {zoo.folder}; there are: {there or 'none'}")
     return folder
 
 
@@ -174,8 +174,8 @@ def _resolve(zoo: GitZoo, environ: Mapping[str, str]) -> tuple[str, str]:
     if re.fullmatch(r"[0-9a-f]{7,39}", zoo.ref):
         return "", ""
     if not zoo.ref:
-        raise UsageError(f"model_zoo: {zoo.shown} has no commit yet")
-    raise UsageError(f"model_zoo: {zoo.shown} has no branch, tag or commit {zoo.ref}: git ls-remote {zoo.shown}")
+        raise UsageError(f"--model_zoo: {zoo.shown} has no commit yet")
+    raise UsageError(f"--model_zoo: {zoo.shown} has no branch, tag or commit {zoo.ref}: git ls-remote {zoo.shown}")
 
 
 def _check_out(zoo: GitZoo, name: str, work: Path, environ: Mapping[str, str]) -> str:
@@ -197,7 +197,7 @@ def _check_out(zoo: GitZoo, name: str, work: Path, environ: Mapping[str, str]) -
     try:
         commit = _git(zoo, [*inside, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], environ).strip()
     except StorageError:
-        raise UsageError(f"model_zoo: {zoo.shown} has no branch, tag or commit {zoo.ref}") from None
+        raise UsageError(f"--model_zoo: {zoo.shown} has no branch, tag or commit {zoo.ref}") from None
     _git(zoo, [*inside, "checkout", "--quiet", "--detach", commit], environ)
     return commit
 
@@ -235,7 +235,7 @@ def _git(zoo: GitZoo, words: list[str], environ: Mapping[str, str]) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise StorageError(f"model_zoo: {zoo.shown}: git did not finish in {TIMEOUT_SECONDS} seconds") from error
+        raise StorageError(f"--model_zoo: {zoo.shown}: git did not finish in {TIMEOUT_SECONDS} seconds") from error
     if done.returncode:
         raise failure(zoo, done.stderr)
     return done.stdout
@@ -245,7 +245,7 @@ def failure(zoo: GitZoo, said: str) -> UsageError | StorageError:
     """The error for what git complained about."""
     lines = [line for line in without_password(said).splitlines() if line.strip() and not line.startswith("hint:")]
     words = " ".join(" ".join(lines[-4:]).split())[:300]
-    about = f"model_zoo: {zoo.shown}"
+    about = f"--model_zoo: {zoo.shown}"
     if re.search(
         r"could not read (Username|Password)|Authentication failed|Permission denied|HTTP Basic|403|401", said
     ):
@@ -262,4 +262,4 @@ def failure(zoo: GitZoo, said: str) -> UsageError | StorageError:
     if re.search(r"resolve host|Could not connect|Connection (refused|reset|timed out)|unreachable|timed out|too slow|"
                  r"Name or service not known", said, re.IGNORECASE):  # fmt: skip
         return StorageError(f"{about}: cannot be reached ({words}): check the network, then again")
-    return StorageError(f"{about}: git failed: {words or "without a word"}")
+    return StorageError(f"{about}: git failed: {words or 'without a word'}")
