@@ -50,7 +50,7 @@ class Plain(Silent):
     def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._out, self._clock = out, clock
         self._before: Status | None = None
-        self._summary, self._said_at = "", clock()
+        self._summary, self._said_at, self._staged_at = "", clock(), -PLAIN_SECONDS
 
     def join(self, status: Status) -> None:
         self._before = status
@@ -73,8 +73,8 @@ class Plain(Silent):
         print(line, file=self._out, flush=True)
 
     def stage(self, line: str) -> None:
-        if self._clock() - self._said_at >= PLAIN_SECONDS:
-            self._said_at = self._clock()
+        if self._clock() - self._staged_at >= PLAIN_SECONDS:
+            self._staged_at = self._clock()
             self.note(line)
 
     def end(self, status: Status, output: str, logs: str) -> None:

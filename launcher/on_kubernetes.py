@@ -15,6 +15,7 @@ from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import TaskSpec
 from launcher import cluster_check
 from launcher.certificates import make_certificate
+from launcher.display import Silent
 from launcher.handle import JobHandle
 from launcher.kubernetes import Cluster
 from launcher.manifests import Found, job_in_pods
@@ -67,12 +68,12 @@ class OnKubernetes:
         made = self._prepared(image)
         return made.objects.to_yaml(self._comment(made) + notes)
 
-    def start(self, tell: Tell, leave: bool) -> JobHandle:
+    def start(self, display: Silent, leave: bool) -> JobHandle:
         """Builds the image, submits the job, and says where to look at it; it outlives this process anyway."""
-        job = submit(self._prepared(self._image or self._built_image(tell)), self._cluster)
-        tell(f"job {job.name} is submitted to namespace {job.namespace} of {self._cluster.host}")
+        job = submit(self._prepared(self._image or self._built_image(display.stage)), self._cluster)
+        display.note(f"job {job.name} is submitted to namespace {job.namespace} of {self._cluster.host}")
         service = f"/api/v1/namespaces/{job.namespace}/services/https:{job.name}:dashboard/proxy/"
-        tell(f"dashboard: edl dashboard {job.name}, or by the API server: {self._cluster.host}{service}")
+        display.note(f"dashboard: edl dashboard {job.name}, or by the API server: {self._cluster.host}{service}")
         return job
 
     def _built_image(self, tell: Tell) -> str:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from edl_allreduce.spec import JobSpec
-from launcher import local
+from launcher import local, zoo_source
 from launcher.check import check
 from launcher.display import Silent, display_on
 from launcher.handle import RUNNING, JobHandle
 from launcher.interrupt import Interruption
 from launcher.plan import make_plan
 from launcher.settings import KUBERNETES, LaunchSpec, Request, read_request
-
-REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[\w.-]+@[\w.-]+:")  # a model zoo that Git has
 
 
 def run(values: Mapping[str, Any], out: TextIO, leave: bool = False, kind: str = "train") -> JobHandle | None:
@@ -51,7 +48,7 @@ def run(values: Mapping[str, Any], out: TextIO, leave: bool = False, kind: str =
         return None
     signals = (signal.SIGINT,) if work.outlives_launcher else (signal.SIGINT, signal.SIGTERM)
     with Interruption(signals) as interruption, display_on(out, launch.quiet) as display:
-        handle = work.start(display.note, leave and not launch.wait)
+        handle = work.start(display, leave and not launch.wait)
         interruption.guard(handle, display.note)
         try:
             _follow(handle, launch, request.job.output.output, display)
@@ -78,8 +75,8 @@ class Work(Protocol):
     def __str__(self) -> str:
         """Exactly what would be started, and where."""
 
-    def start(self, tell: Callable[[str], None], leave: bool) -> JobHandle:
-        """Starts the job; `tell` shows the user a line; `leave`: it goes on when this process ends."""
+    def start(self, display: Silent, leave: bool) -> JobHandle:
+        """Starts the job; `leave`: it goes on when this process ends."""
 
 
 def _on_backend(request: Request, now: datetime, random: str) -> Work:
@@ -96,11 +93,9 @@ def _with_zoo(request: Request, environ: Mapping[str, str]) -> tuple[Request, Pa
     job = request.job
     if not isinstance(job, JobSpec) or job.model.image:
         return request, None
-    if not REMOTE.match(job.model.model_zoo):
-        return request, Path(job.model.model_zoo).expanduser()
-    from launcher.zoo_source import fetch
-
-    zoo = fetch(job.model.model_zoo, environ)
+    zoo = zoo_source.fetch(job.model.model_zoo, environ)
+    if zoo_source.parse(job.model.model_zoo) is None:  # a folder keeps the name that the user gave it
+        return request, zoo
     model = dataclasses.replace(job.model, model_zoo=str(zoo))
     return dataclasses.replace(request, job=dataclasses.replace(job, model=model)), zoo
 
@@ -121,7 +116,7 @@ class OnThisMachine:
     def __str__(self) -> str:
         return str(self._plan)
 
-    def start(self, tell: Callable[[str], None], leave: bool) -> JobHandle:
+    def start(self, display: Silent, leave: bool) -> JobHandle:
         """Starts its processes."""
         return local.start(self._plan, detach=leave)
 

@@ -209,7 +209,7 @@ def test_the_launchers_own_work_is_told_sparsely_in_a_pipe() -> None:
     for second in range(12):
         now.append(float(second))
         display.stage(f"pushing: {second} MB")
-    assert out.getvalue().splitlines() == ["pushing: 5 MB", "pushing: 10 MB"]
+    assert out.getvalue().splitlines() == ["pushing: 0 MB", "pushing: 5 MB", "pushing: 10 MB"]
 
 
 def test_who_joins_a_job_in_the_middle_is_told_where_it_is() -> None:

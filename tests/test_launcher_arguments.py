@@ -42,6 +42,17 @@ def test_hyphens_are_accepted_for_underscores() -> None:
     assert normalise(["--num-workers", "3", "--dry-run"], flags, False) == ["--num_workers=3", "--dry_run=true"]
 
 
+def test_a_letter_stands_for_a_flag_where_a_command_says_so() -> None:
+    flags, short = {"follow": True, "worker": False}, {"f": "follow", "w": "worker"}
+    assert normalise(["job", "-f", "-w", "3"], flags, True, short) == ["job", "--follow=true", "--worker=3"]
+    assert normalise(["-w=3", "-f=no"], flags, True, short) == ["--worker=3", "--follow=no"]
+    assert normalise(["-follow"], flags, True, short) == ["--follow=true"]
+    with pytest.raises(UsageError, match=r"--follow: given twice"):
+        normalise(["-f", "--follow"], flags, True, short)
+    with pytest.raises(UsageError, match=r"-f: there is no such flag"):
+        normalise(["-f"], flags, True)
+
+
 def test_words_stay_where_a_command_takes_them() -> None:
     assert normalise(["a", "--seed", "3", "b", "-"], FLAGS, takes_words=True) == ["a", "--seed=3", "b", "-"]
     assert normalise(["--overwrite", "1", "x"], FLAGS, takes_words=True) == ["--overwrite=true", "1", "x"]
