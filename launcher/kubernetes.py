@@ -250,7 +250,7 @@ class Cluster:
         if status == _UNAUTHORISED:
             return Refused(status, f"the cluster at {self.host} does not accept this user; log in to it again")
         if status == _FORBIDDEN:
-            return Refused(status, f"{message}; {SUBMITTER}")
+            return Refused(status, f"{message}; {SUBMITTER}" if " cannot " in message else message)
         if status == _NOT_FOUND:
             return Missing(status, message)
         if status == 0 or status == 429 or status >= 500:

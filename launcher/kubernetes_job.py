@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 60.0  # for a job that was told to stop: its workers write a checkpoint, and go
 LOOK_SECONDS, END_SECONDS = 10, 1  # between two looks at the Job, if nothing changes before; when its pod has ended
+HEAR_SECONDS = 3.0  # for the first word of a coordinator that runs
 APART_SECONDS = 2.0  # between two tries to reach a cluster that does not answer
 AWAY = "the coordinator has died and is being restarted"
 STOPPED_EXIT_CODE = 130
@@ -59,7 +60,7 @@ class KubernetesJob(JobHandle):
         self._statuses = 0  # how many there have been; guarded by _changed, as is what follows
         self._status: Status | None = None
         self._call: grpc.Call | None = None
-        self._ended, self._looked = threading.Event(), threading.Event()
+        self._ended, self._looked, self._heard = threading.Event(), threading.Event(), threading.Event()
         self._stop_wanted = False
         self._client = Client(way, self._ended.wait)
 
@@ -70,6 +71,8 @@ class KubernetesJob(JobHandle):
         for task in (self._observe, self._follow):
             threading.Thread(target=task, name=task.__name__, daemon=True).start()
         self._looked.wait()
+        if self._way.pod:
+            self._heard.wait(HEAR_SECONDS)
 
     # The handle.
 
@@ -227,6 +230,7 @@ class KubernetesJob(JobHandle):
             self._status = final
             self._statuses += 1
             self._ended.set()
+            self._heard.set()
             if self._call is not None:
                 self._call.cancel()
             self._changed.notify_all()
@@ -250,6 +254,7 @@ class KubernetesJob(JobHandle):
             with contextlib.suppress(grpc.RpcError):  # it is not there yet, or any more
                 for status in call:
                     self._publish(status)
+                    self._heard.set()
 
     def _publish(self, status: Status) -> None:
         with self._changed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -35,14 +35,17 @@ class OnKubernetes:
     Args:
         request: what is wanted.
         zoo: the folder of the model, when it is on this machine and no image is given; None: it is in the image.
+        labels: of an image that is made of it.
         now, random: see `plan.make_plan`.
     """
 
     outlives_launcher = True
 
-    def __init__(self, request: Request, zoo: Path | None, now: datetime, random: str) -> None:
+    def __init__(
+        self, request: Request, zoo: Path | None, labels: Mapping[str, str], now: datetime, random: str
+    ) -> None:
         job = request.job
-        self._request, self._zoo = request, zoo
+        self._request, self._zoo, self._labels = request, zoo, labels
         self._name = name_of(job, request.launch, now, random)
         self._image = job.model.image if isinstance(job, JobSpec) else job.model.image or image_of(job)
         if zoo is not None and not request.image.image_repository:
@@ -80,7 +83,8 @@ class OnKubernetes:
         from launcher import image
 
         assert self._zoo is not None
-        return image.build(self._zoo, self._request.image.image_repository, self._request.image.base_image, tell)
+        settings = self._request.image
+        return image.build(self._zoo, settings.image_repository, settings.base_image, tell, self._labels)
 
     def _planned_image(self) -> tuple[str, str]:
         """What the image would be called, and what a dry run says about it."""
@@ -88,7 +92,7 @@ class OnKubernetes:
 
         assert self._zoo is not None
         settings = self._request.image
-        plan = image.plan_zoo(self._zoo, settings.image_repository, settings.base_image, os.environ, None)
+        plan = image.plan_zoo(self._zoo, settings.image_repository, settings.base_image, os.environ, self._labels)
         return (
             plan.name,
             f"\nThe image is not built yet: leave --dry_run out, or run edl image push.\n{plan.describe()}",

@@ -80,11 +80,13 @@ class Work(Protocol):
 
 
 def _on_backend(request: Request, now: datetime, random: str) -> Work:
+    named = request.job.model.model_zoo if isinstance(request.job, JobSpec) else ""
     request, zoo = _with_zoo(request, os.environ)
     if request.backend == KUBERNETES:
         from launcher.on_kubernetes import OnKubernetes
 
-        return OnKubernetes(request, zoo, now, random)
+        labels = zoo_source.labels(named, zoo, os.environ) if zoo else {}
+        return OnKubernetes(request, zoo, labels, now, random)
     return OnThisMachine(request, now, random, os.environ)
 
 

@@ -15,7 +15,7 @@ from launcher.manifests import Found, Manifest, Manifests, changed, manifests
 from launcher.settings import Request
 
 JOB = ("batch/v1", "Job")
-CONFLICT = 409
+HINTS = {404: "; --namespace names another one", 409: "; choose another --job_name"}  # by the answer's status
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,16 @@ def submit(submission: Submission, where: Cluster) -> KubernetesJob:
     """
     found, objects = submission.found, submission.objects
     suspended = objects.job | {"spec": {**objects.job["spec"], "suspend": True}}
-    _check(where, [suspended, *(each for each in objects.others if each["kind"] != "RoleBinding")])
+    _check(where, [suspended])
+    _check(where, [each for each in objects.others if each["kind"] != "RoleBinding"])  # it wants the Role to be there
     uid = where.create(suspended)["metadata"]["uid"]
     try:
         for each in objects.owned_by(uid):
             where.create(each)
         template = objects.job["spec"]["template"]
         coordinator = {"apiVersion": "v1", "kind": "Pod", **template}
-        _check(where, [_named(coordinator, f"{found.name}-check"), _named(objects.worker, f"{found.name}-check")])
+        named = {f"{found.name}-coordinator": coordinator, cluster.worker_pod_name(found.name, 0): objects.worker}
+        _check(where, [pod | {"metadata": pod["metadata"] | {"name": name}} for name, pod in named.items()])
         where.patch(*JOB, found.name, {"spec": {"suspend": False}})
     except BaseException:
         where.delete(*JOB, found.name)
@@ -90,10 +92,6 @@ def submit(submission: Submission, where: Cluster) -> KubernetesJob:
     job = KubernetesJob(where, ClusterWay(found.name, where, found.token, found.certificate.certificate))
     job.begin()
     return job
-
-
-def _named(pod: Manifest, name: str) -> Manifest:
-    return pod | {"metadata": {**pod["metadata"], "name": name}}
 
 
 def _check(where: Cluster, wanted: list[dict[str, Any]]) -> None:
@@ -115,6 +113,6 @@ def _refusal(where: Cluster, wanted: dict[str, Any]) -> str:
     except Refused as error:
         if wanted["kind"] == "Pod" and "exceeded quota" in str(error):
             return ""  # there may be room later
-        taken = error.status == CONFLICT and wanted["kind"] == "Job"
-        return f"{what}: {error}{'; choose another --job_name' if taken else ''}"
+        hint = HINTS.get(error.status, "") if wanted["kind"] == "Job" else ""
+        return f"{what}: {error}{hint}"
     return ""

@@ -16,6 +16,7 @@ LOCALHOST = "127.0.0.1"
 PIECE = 1 << 16  # bytes
 CONNECT_THREADS = 8
 TLS_SECONDS = 10.0
+HANG_UP_SECONDS = 2.0
 
 
 class Tunnel:
@@ -104,7 +105,19 @@ class Tunnel:
             for each in directions:
                 each.cancel()
             await asyncio.gather(*directions, return_exceptions=True)
+            await self._hang_up(connection, far_reader)
             await _closed(far_writer)
+
+    async def _hang_up(self, connection: socket.socket, reader: asyncio.StreamReader) -> None:
+        """Lets the other end close first: the Kubernetes client's thread would tell the terminal of a reset."""
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            connection.shutdown(socket.SHUT_WR)
+            await asyncio.wait_for(_drained(reader), HANG_UP_SECONDS)
+
+
+async def _drained(reader: asyncio.StreamReader) -> None:
+    while await reader.read(PIECE):
+        pass
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
