@@ -70,7 +70,7 @@ async def _live(place: Place) -> int:
     try:
         if status is None:
             spec = task_spec.from_json(place.folder.spec.read_text(encoding="utf-8"))
-            return await _run(place.settle(spec), place)
+            return await _run(await place.settle(spec), place)
     except EdlError as error:
         log.error("%s", error)
         status = pb.Status(phase="failed", message=str(error), exit_code=error.exit_code)

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 END_GRACE_SECONDS = 5.0
 UNGREETED = (WorkerState.PENDING, WorkerState.STARTING, WorkerState.UNHEARD)
+UNREADY = (WorkerState.STARTING, WorkerState.PREPARING)
 KEPT_STEPS = 256  # between two times that workers are told what is kept
 NOBODY = -1  # no worker's id
 
@@ -44,11 +45,14 @@ class Site:
         name: of the job.
         address: the IP address on which the rounds' stores listen.
         job_folder: told to workers that share this machine's disk; empty where they do not.
+        reconnect_seconds: for workers to notice that they must greet a new coordinator, and to find it, beyond the
+            silence that is allowed anyway.
     """
 
     name: str
     address: str
     job_folder: str = ""
+    reconnect_seconds: float = 6.0
 
 
 class Coordinator:
@@ -85,7 +89,7 @@ class Coordinator:
         self.lanes: dict[int, int] = {}  # how many each member of the newest round has
         self.ended = asyncio.Event()
         self.started_at = clock()
-        self._policy = make_policy(spec, self.schedule)
+        self._policy = make_policy(spec, self.schedule, site.reconnect_seconds)
         self._clock = clock
         self._provisioner: Provisioner | None = None
         self._store: RoundStore | None = None
@@ -210,8 +214,18 @@ class Coordinator:
             self._kill_later(worker_id)  # it has said so; let it end
         else:
             self._kill(worker_id)  # it may still be alive, cut off from us
-        self.tell(events.Lost(worker_id, why, kind, presence.position if presence else None))
-        self.work.leave(worker_id, lost=not worker.leaving)
+        lost = events.Lost(worker_id, why, kind, presence.position if presence else None)
+        patience = self._provisioner.explain_seconds if self._provisioner else 0.0
+        if patience and kind is Kind.LOST and worker.state in UNREADY:  # how it ended says whether the job is at fault
+            asyncio.get_running_loop().call_later(patience, self._lose, lost)
+        else:
+            self._lose(lost)
+
+    def _lose(self, lost: events.Lost) -> None:
+        worker = self.state.workers.get(lost.id)
+        if worker is not None:
+            self.tell(lost)
+            self.work.leave(lost.id, lost=not worker.leaving)
 
     def process_waits(self, worker_id: int, why: str) -> None:
         """A worker cannot be started yet."""

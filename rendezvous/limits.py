@@ -7,16 +7,18 @@ from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import Job
 from rendezvous.state import Policy
 
-RECONNECT_SECONDS = 6.0  # for a worker to notice that it must greet anew, beyond the silence that is allowed anyway
 
+def make_policy(spec: Job, schedule: Schedule, reconnect_seconds: float) -> Policy:
+    """The limits that follow from a job's spec.
 
-def make_policy(spec: Job, schedule: Schedule) -> Policy:
-    """The limits that follow from a job's spec."""
+    Args:
+        reconnect_seconds: for a worker to find a new coordinator, beyond the silence that is allowed anyway.
+    """
     if not isinstance(spec, JobSpec):
         return Policy(
             finished=lambda position: False,
             busy_timeout=spec.elastic.prepare_timeout,
-            recover_timeout=spec.elastic.worker_timeout + RECONNECT_SECONDS,
+            recover_timeout=spec.elastic.worker_timeout + reconnect_seconds,
             leased=True,
         )
     elastic, output = spec.elastic, spec.output
@@ -26,7 +28,7 @@ def make_policy(spec: Job, schedule: Schedule) -> Policy:
         gather_timeout=elastic.gather_timeout,
         part_timeout=elastic.part_timeout,
         busy_timeout=elastic.prepare_timeout,
-        recover_timeout=elastic.worker_timeout + RECONNECT_SECONDS,
+        recover_timeout=elastic.worker_timeout + reconnect_seconds,
         checkpoint_secs=output.checkpoint_secs,
         saves=bool(output.checkpoint_secs or output.checkpoint_steps),
     )

@@ -49,7 +49,7 @@ class Place(Protocol):
     def final_status(self) -> pb.Status | None:
         """How the job has ended already, before this coordinator began."""
 
-    def settle(self, spec: Job) -> Job:
+    async def settle(self, spec: Job) -> Job:
         """The job as its workers are told it."""
 
     async def recall(self, spec: Job) -> None:
@@ -86,7 +86,7 @@ class LocalPlace:
         """None: where the supervisor finds one it starts no coordinator."""
         return None
 
-    def settle(self, spec: Job) -> Job:
+    async def settle(self, spec: Job) -> Job:
         """The job as it is."""
         return spec
 

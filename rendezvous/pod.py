@@ -17,6 +17,7 @@ from edl_allreduce import storage
 from edl_allreduce.cluster import (
     CERTIFICATE_FILE,
     CONFIG_FOLDER,
+    COORDINATOR,
     GRPC_PORT,
     KEY_FILE,
     SECRET_FOLDER,
@@ -44,16 +45,17 @@ log = logging.getLogger(__name__)
 
 ANYWHERE = "0.0.0.0"
 DIGEST = "@sha256:"
+RECONNECT_SECONDS = 30.0  # names of Services are cached for some seconds
 LEAVE_SECONDS = 15.0  # of the pod's grace period, for the newest history to be written
 
 
 class PodPlace:
     """A pod. Made by `enter`."""
 
-    def __init__(self, folder: JobFolder, api: Api, state: JobState, image: str) -> None:
-        self.folder, self._api, self._state, self._image = folder, api, state, image
+    def __init__(self, folder: JobFolder, api: Api, state: JobState) -> None:
+        self.folder, self._api, self._state = folder, api, state
         self.restarts = state.coordinators
-        self.site = Site(folder.name, os.environ["POD_IP"])
+        self.site = Site(folder.name, os.environ["POD_IP"], reconnect_seconds=RECONNECT_SECONDS)
         self.address, self.port = ANYWHERE, GRPC_PORT
         secret = Path(SECRET_FOLDER)
         self.tls: Tls | None = Tls(secret / CERTIFICATE_FILE, secret / KEY_FILE)
@@ -70,10 +72,7 @@ class PodPlace:
         api = Api(folder.name, os.environ["POD_NAMESPACE"])
         state = JobState(api)
         await insist("take over the job", state.take_over)
-        pod = await insist("read the own pod", api.read_pod, os.environ["POD_NAME"])
-        statuses = pod.get("status", {}).get("containerStatuses", ())
-        images = [str(each.get("imageID", "")) for each in statuses if each.get("name") == "coordinator"]
-        return PodPlace(folder, api, state, images[0] if images else "")
+        return PodPlace(folder, api, state)
 
     @property
     def final_status(self) -> pb.Status | None:
@@ -83,9 +82,11 @@ class PodPlace:
             text = self.folder.status.read_text(encoding="utf-8")
         return json_format.Parse(text, pb.Status(), ignore_unknown_fields=True) if text else None
 
-    def settle(self, spec: Job) -> Job:
+    async def settle(self, spec: Job) -> Job:
         """The job with its image pinned to the one that runs here."""
-        image = _pinned(self._image)
+        if DIGEST in spec.model.image:
+            return spec
+        image = await insist("read the own pod", self._api.running_image, os.environ["POD_NAME"], COORDINATOR)
         if not image:
             return spec
         if isinstance(spec, JobSpec):
@@ -128,7 +129,7 @@ class PodPlace:
         if spec.model.image and DIGEST in spec.model.image:
             container_of(pods.pod, pods.container)["image"] = spec.model.image
         owner = Owner(self.folder.name, os.environ["EDL_JOB_UID"])
-        return PodKeeper(self._api, owner, pods, self._state, listener)
+        return PodKeeper(self._api, owner, pods, self._state, listener, self.departure.set, os.environ["POD_NAME"])
 
     def heed_signals(self, coordinator: Coordinator) -> None:
         """SIGTERM ends this coordinator, not the job: the workers step on until there is another one."""
@@ -150,8 +151,3 @@ class PodPlace:
 def _mirror_of(spec: Job, job: str) -> str:
     """Where the history is mirrored; empty: nowhere, since the job has no folder of output."""
     return "" if isinstance(spec, EvaluateSpec) else mirror.url_of(spec.output.output, job)
-
-
-def _pinned(image: str) -> str:
-    """The reference of an image by its digest; empty: it has none."""
-    return image.removeprefix("docker-pullable://") if DIGEST in image else ""

@@ -9,9 +9,10 @@ import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edl_allreduce.cluster import COORDINATOR, LABEL_JOB, LABEL_ROLE, WORKER, state_name
+from edl_allreduce.cluster import LABEL_JOB, state_name
 from edl_allreduce.errors import EdlError
 from edl_allreduce.extras import Later
+from rendezvous.provisioner.pods import pinned_image
 
 # At their first use, since importing them takes a second.
 client = Later("kubernetes.client", "kubernetes", "a job on Kubernetes")
@@ -19,7 +20,9 @@ config = Later("kubernetes.config", "kubernetes", "a job on Kubernetes")
 
 CALL_SECONDS = (5.0, 30.0)  # to connect, and between two pieces of an answer
 WATCH_SECONDS = 240  # the server ends a watch then; it is begun again where it was
+IMAGE_SECONDS = 20  # for a node to tell which image a container that runs already was started from
 QUIET_SECONDS = 90.0  # the server says at least once a minute that a watch goes on
+PODS = "/api/v1/namespaces/{namespace}/pods"
 _CONFLICT, _GONE, _NOT_FOUND, _BUSY = 409, 410, 404, 429
 
 
@@ -58,6 +61,7 @@ class Api:
 
     def __init__(self, job: str, namespace: str) -> None:
         self.job, self.namespace = job, namespace
+        self._selected = ("labelSelector", f"{LABEL_JOB}={job}")
         settings = client.Configuration()
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             config.load_incluster_config(settings)
@@ -67,34 +71,32 @@ class Api:
         settings.socket_options = _KEEP_ASKING
         self._client = client.ApiClient(settings)
 
-    # Pods of workers.
+    # Pods.
 
     def create_pod(self, pod: Mapping[str, Any]) -> dict[str, Any]:
         """Makes a pod; returns it as the API server has it. Raises Refused, Unreachable."""
-        return self._ask("POST", "/api/v1/namespaces/{namespace}/pods", body=pod)
+        return self._ask("POST", PODS, body=pod)
 
     def read_pod(self, name: str) -> dict[str, Any]:
         """Raises Refused, Unreachable."""
-        return self._ask("GET", f"/api/v1/namespaces/{{namespace}}/pods/{name}")
+        return self._ask("GET", f"{PODS}/{name}")
 
     def delete_pod(self, name: str, uid: str, grace_seconds: int) -> None:
         """Deletes a pod, unless it is gone or another one has its name. Raises Refused, Unreachable."""
         options = {"gracePeriodSeconds": grace_seconds, "preconditions": {"uid": uid}}
         try:
-            self._ask("DELETE", f"/api/v1/namespaces/{{namespace}}/pods/{name}", body=options)
+            self._ask("DELETE", f"{PODS}/{name}", body=options)
         except Refused as refused:
             if not (refused.missing or refused.exists):
                 raise
 
     def list_pods(self) -> tuple[list[dict[str, Any]], str]:
-        """All pods of the job's workers, and the version from which to watch. Raises Refused, Unreachable."""
-        found = self._ask(
-            "GET", "/api/v1/namespaces/{namespace}/pods", query=[("labelSelector", self._selector(WORKER))]
-        )
+        """All pods of the job, and the version from which to watch. Raises Refused, Unreachable."""
+        found = self._ask("GET", PODS, query=[self._selected])
         return found["items"], found["metadata"]["resourceVersion"]
 
     def watch_pods(self, version: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What happens to pods of the job's workers since `version`: ADDED, MODIFIED, DELETED or BOOKMARK, and the pod.
+        """What happens to pods of the job since `version`: ADDED, MODIFIED, DELETED or BOOKMARK, and the pod.
 
         It ends now and then, and is to be begun again.
 
@@ -102,19 +104,39 @@ class Api:
             Expired: the version is too old.
             Refused, Unreachable: as any call, also in the middle.
         """
+        return self._watch(self._selected, version, WATCH_SECONDS)
+
+    def _watch(self, selected: tuple[str, str], version: str, seconds: int) -> Iterator[tuple[str, dict[str, Any]]]:
         query = [
-            ("labelSelector", self._selector(WORKER)),
+            selected,
             ("watch", "true"),
             ("allowWatchBookmarks", "true"),
             ("resourceVersion", version),
-            ("timeoutSeconds", str(WATCH_SECONDS)),
+            ("timeoutSeconds", str(seconds)),
         ]
-        for line in self._stream("/api/v1/namespaces/{namespace}/pods", query):
+        for line in self._stream(PODS, query):
             event = json.loads(line)
             if event["type"] == "ERROR":
                 status = event["object"]
                 raise (Expired if status.get("code") == _GONE else Unreachable)(str(status.get("message")))
             yield event["type"], event["object"]
+
+    def running_image(self, name: str, container: str) -> str:
+        """The image that a pod's container runs, by its digest, as soon as the pod's status tells; empty: it has none.
+
+        Raises:
+            Refused, Unreachable: of the API server.
+        """
+        pod = self.read_pod(name)
+        image = pinned_image(pod, container)
+        if image is not None:
+            return image
+        selected = ("fieldSelector", f"metadata.name={name}")
+        with contextlib.suppress(Expired):
+            for _, newer in self._watch(selected, pod["metadata"]["resourceVersion"], IMAGE_SECONDS):
+                if "spec" in newer and (image := pinned_image(newer, container)) is not None:
+                    return image
+        return ""
 
     # The job itself.
 
@@ -135,10 +157,6 @@ class Api:
     def close(self) -> None:
         """Closes idle connections."""
         self._client.close()
-
-    def _selector(self, role: str) -> str:
-        assert role in (COORDINATOR, WORKER)
-        return f"{LABEL_JOB}={self.job},{LABEL_ROLE}={role}"
 
     def _ask(
         self, method: str, path: str, body: Any = None, query: list[tuple[str, str]] | None = None
@@ -198,11 +216,8 @@ def _understood(error: Any) -> EdlError:
 
 def _why(error: BaseException) -> str:
     """One line about a connection that has failed."""
-    while error.__cause__ is not None or getattr(error, "reason", None).__class__ in (OSError,):
-        error = error.__cause__ or error
-        if error.__cause__ is None:
-            break
-    return f"no answer from the API server: {' '.join(str(error).split()) or type(error).__name__}"
+    reason = getattr(error, "reason", None) or error  # urllib3 gives up with the last try's
+    return f"no answer from the API server: {' '.join(str(reason).split()) or type(reason).__name__}"
 
 
 # A server that is gone without a word is noticed after 20 s, also where nothing is to be sent.

@@ -1,8 +1,7 @@
 """Workers as pods: what is wanted is reconciled with what the API server says there is.
 
-Everything is decided on the event loop; calls to the API server wait in threads. One thread watches: it lists all pods,
-follows what changes, and lists anew whenever it has lost the thread. A job in progress needs none of it: while the API
-server is away, workers work on, and what is to be done is tried again until it works.
+Everything is decided on the event loop; calls to the API server wait in threads. A job in progress needs none of it:
+while the API server is away, workers work on, and what is to be done is tried again until it works.
 """
 
 from __future__ import annotations
@@ -11,30 +10,27 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
 
-from edl_allreduce.cluster import WorkerPods, worker_pod_name
+from edl_allreduce.cluster import WorkerPods
 from edl_allreduce.errors import EdlError
 from rendezvous.provisioner import Listener, Recovered, pods
-from rendezvous.provisioner.job_state import JobState
-from rendezvous.provisioner.kubernetes import Api, Refused
-from rendezvous.provisioner.patience import RETRY_SECONDS, insist
+from rendezvous.provisioner.job_state import JobState, Superseded
+from rendezvous.provisioner.kubernetes import Api
+from rendezvous.provisioner.patience import insist
+from rendezvous.provisioner.pod_maker import USEFUL_SECONDS, PodMaker
 from rendezvous.provisioner.pod_watch import PodWatch
 from rendezvous.provisioner.pods import Document, Ended, Owner, Runs, Waits
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 EXPLAIN_SECONDS = 5.0  # for a worker's status to say how it ended, before its pod, and with it the status, is deleted
-END_SECONDS = 15.0  # for workers to end by themselves; it takes some until that is seen
+END_SECONDS = 15.0  # for workers to end by themselves when the job has ended; it takes some until that is seen
 KILL_SECONDS = 15.0  # for killed pods to be gone
-THREADS = 4
-USEFUL_SECONDS = 10.0  # a pod that has run so long was no failure of the cluster's
-SETBACK_SECONDS = (1.0, 60.0)  # before the next pod, after pods that came to nothing: the first, the longest
+LINGER_SECONDS = 30.0  # for other containers of a pod to end after its worker has
+UNNEEDED = Ended("was not needed any more", excused=True, ran=False)
 
 
 @dataclass
@@ -43,19 +39,20 @@ class Pod:
 
     Attributes:
         document: as last seen; None: it has not been made yet.
-        seen_at: when it was, by the monotonic clock.
+        made_at: when it was made, by the monotonic clock.
+        runs_since: when its worker was first seen running.
         killed: it is to go.
         told: what the listener knows of it.
-        started_at: when its worker was first seen running.
+        making: what makes it.
     """
 
     id: int
     document: Document | None = None
-    seen_at: float = 0.0
+    made_at: float = 0.0
+    runs_since: float | None = None
     killed: bool = False
     told: Waits | Runs | None = None
-    started_at: float | None = None
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    making: asyncio.Task[None] | None = None
 
 
 class PodKeeper:
@@ -63,43 +60,56 @@ class PodKeeper:
 
     Args:
         api, owner: the job.
-        pods: how to make its workers' pods.
+        settings: how to make its workers' pods.
         state: what the job's coordinators leave to each other.
         listener: who is told what happens to workers.
+        recalled: called when another coordinator has taken over, or this one's pod is to go.
+        own_pod: the name of this coordinator's.
     """
 
     explain_seconds = EXPLAIN_SECONDS + 2.0
 
     def __init__(
-        self, api: Api, owner: Owner, pods: WorkerPods, state: JobState, listener: Callable[[], Listener]
+        self,
+        api: Api,
+        owner: Owner,
+        settings: WorkerPods,
+        state: JobState,
+        listener: Callable[[], Listener],
+        recalled: Callable[[], None] = lambda: None,
+        own_pod: str = "",
     ) -> None:
-        self._api, self._owner, self._settings, self._state = api, owner, pods, state
-        self._listener = listener
-        self._pods: dict[int, Pod] = {}
-        self._finished: dict[int, Document] = {}
-        self._executor = ThreadPoolExecutor(THREADS, "api")
-        self._changed = asyncio.Event()
-        self._setbacks = 0
+        self._api, self._owner, self._settings, self._state = api, owner, settings, state
+        self._listener, self._recalled, self._own_pod = listener, recalled, own_pod
+        self._maker = PodMaker(api, owner, settings, state)
         self._watch = PodWatch(api, self._seen, self._gone, self._listed)
+        self._pods: dict[int, Pod] = {}
+        self._finished: dict[int, Document] = {}  # pods of workers that have ended
+        self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # Provisioner.
 
     async def recover(self) -> Recovered:
-        """Takes over the pods of earlier coordinators, and watches from now on."""
+        """Takes over the pods of earlier coordinators, and watches from now on.
+
+        Raises:
+            Refused: the API server does not let it.
+        """
         self._loop = asyncio.get_running_loop()
         documents, version = await insist("list pods", self._api.list_pods)
-        newest = -1
-        for document in filter(self._is_ours, documents):
-            worker_id = pods.worker_id_of(document)
-            assert worker_id is not None
-            newest = max(newest, worker_id)
+        for document in documents:
+            worker_id = self._worker_of(document)
+            if worker_id is None:
+                continue
+            self._state.next_id = max(self._state.next_id, worker_id + 1)
             if isinstance(self._look(document), Ended):
                 self._finished[worker_id] = document
             else:
-                self._pods[worker_id] = Pod(worker_id, document, time.monotonic())
+                runs_since = time.monotonic() - USEFUL_SECONDS
+                self._pods[worker_id] = Pod(worker_id, document, time.monotonic(), runs_since)
                 self._loop.call_soon(self._seen, document)
-        self._state.next_id = max(self._state.next_id, newest + 1)
+        self._prune()
         self._watch.start(version)
         return Recovered(self._state.next_id, tuple(sorted(self._pods)))
 
@@ -108,7 +118,7 @@ class PodKeeper:
         self._state.next_id = max(self._state.next_id, worker_id + 1)
         pod = self._pods[worker_id] = Pod(worker_id)
         self._loop.call_soon(self._tell_waits, pod, "its pod is being made")
-        self._run(self._make(pod))
+        pod.making = self._run(self._make(pod))
 
     def kill(self, worker_id: int) -> None:
         """Deletes a pod; one whose worker may just have ended by itself has some seconds to say how."""
@@ -116,71 +126,50 @@ class PodKeeper:
         if pod is None or pod.killed:
             return
         pod.killed = True
-        if isinstance(pod.told, Runs):
-            self._loop.call_later(EXPLAIN_SECONDS, self._delete_later, pod)
-        else:
-            self._delete_later(pod)
+        self._loop.call_later(EXPLAIN_SECONDS if isinstance(pod.told, Runs) else 0.0, self._delete_killed, pod)
 
     async def close(self, grace_seconds: float) -> None:
         """Returns when every worker has ended; pods of those that had to be killed are deleted, the others stay."""
         await self._await_all(max(grace_seconds, END_SECONDS))
         for pod in list(self._pods.values()):
             pod.killed = True
-            self._delete_later(pod)
+            self._delete_killed(pod)
         await self._await_all(KILL_SECONDS)
         self._watch.stop()
         for task in self._tasks:
             task.cancel()
-        self._executor.shutdown(wait=False, cancel_futures=True)
 
     # What is wanted.
 
     async def _make(self, pod: Pod) -> None:
-        wait, longest = RETRY_SECONDS
-        while pod.document is None and pod.id in self._pods:
-            if pod.killed:
-                return self._end(pod, Ended("was not needed any more", excused=True, ran=False))
-            try:
-                await self._setback()
-                await self._in_thread(self._state.save)
-                if not pod.killed:
-                    made = await self._in_thread(self._create, pod.id)
-                    pod.seen_at = time.monotonic()
-                    if pod.document is None:  # else the watch has told of it already, and of what followed
-                        self._seen(made)
-            except EdlError as error:
-                self._tell_waits(pod, str(error))
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.sleep(wait)
-                wait = min(2 * wait, longest)
-        if pod.killed and pod.document is not None:
-            self._delete_later(pod)
+        def others() -> list[Document]:
+            alive = (each for each in self._pods.values() if not each.killed)
+            return [each.document for each in alive if each.document]
 
-    def _create(self, worker_id: int) -> Document:
-        """Makes the pod of a worker, or finds it made: an answer may have been lost. In a thread."""
-        alive = [each for each in list(self._pods.values()) if not each.killed]
-        classes = [each.document["spec"].get("priorityClassName") for each in alive if each.document]
-        high = classes.count(self._settings.high_priority_class)
-        chosen = pods.priority_class(self._settings, high, len(alive))
-        manifest = pods.manifest(self._settings, worker_id, self._owner, self._state.worker_memory, chosen)
         try:
-            return self._api.create_pod(manifest)
-        except Refused as refused:
-            if not refused.exists:
-                raise
-            there = self._api.read_pod(worker_pod_name(self._owner.job, worker_id))
-            if not self._is_ours(there):
-                raise
-            return there
+            made = await self._maker.make(
+                pod.id, lambda: not pod.killed, others, lambda why: self._tell_waits(pod, why)
+            )
+        except Superseded as superseded:
+            log.warning("%s", superseded)
+            self._recalled()
+            return
+        if made is None:
+            return self._end(pod, UNNEEDED)
+        pod.made_at = time.monotonic()
+        if pod.document is None:  # else the watch has told of it already, and of what followed
+            self._seen(made)
+        if pod.killed:
+            self._delete_killed(pod)
 
-    async def _setback(self) -> None:
-        if self._setbacks:
-            first, longest = SETBACK_SECONDS
-            await asyncio.sleep(min(longest, first * 2 ** (self._setbacks - 1)))
-
-    def _delete_later(self, pod: Pod) -> None:
-        if pod.document is not None and self._pods.get(pod.id) is pod:
+    def _delete_killed(self, pod: Pod) -> None:
+        if self._pods.get(pod.id) is not pod:
+            return
+        if pod.document is not None:
             self._run(self._delete(pod.document))
+        elif pod.making and not self._maker.creates(pod.id):
+            pod.making.cancel()
+            self._end(pod, UNNEEDED)
 
     async def _delete(self, document: Document) -> None:
         name, uid = document["metadata"]["name"], document["metadata"]["uid"]
@@ -189,23 +178,36 @@ class PodKeeper:
         except EdlError as error:
             log.error("pod %s is left: %s", name, error)
 
+    def _prune(self) -> None:
+        for worker_id in pods.surplus(self._finished, self._settings.keep_finished):
+            self._run(self._delete(self._finished[worker_id]))
+
     # What there is.
 
     def _seen(self, document: Document) -> None:
         """A pod is there, like this."""
-        worker_id = pods.worker_id_of(document)
-        if worker_id is None or not self._is_ours(document) or worker_id in self._finished:
+        if document["metadata"]["name"] == self._own_pod and document["metadata"].get("deletionTimestamp"):
+            self._recalled()
+        worker_id = self._worker_of(document)
+        if worker_id is None:
             return
         pod = self._pods.get(worker_id)
-        if pod is None:
-            self._run(self._delete(document))  # an earlier coordinator's last deed, or a killed one's
-            return
-        pod.document = document
+        if worker_id in self._finished:
+            self._finished[worker_id] = document
+        elif pod is None:
+            self._run(self._delete(document))  # an earlier coordinator's last deed
+        else:
+            pod.document = document
+            self._look_at(pod, document)
+
+    def _look_at(self, pod: Pod, document: Document) -> None:
         match self._look(document):
             case Ended() as ended:
-                self._finished[worker_id] = document
+                self._finished[pod.id] = document
                 self._end(pod, ended)
                 self._prune()
+                if not pods.is_finished(document):
+                    self._loop.call_later(LINGER_SECONDS if ended.ran else 0.0, self._delete_lingering, pod.id)
             case Waits(why):
                 self._tell_waits(pod, why)
             case Runs():
@@ -213,46 +215,52 @@ class PodKeeper:
 
     def _gone(self, document: Document) -> None:
         """A pod is there no more; it was last seen like this."""
-        worker_id = pods.worker_id_of(document)
-        if worker_id is None or not self._is_ours(document):
+        worker_id = self._worker_of(document)
+        if worker_id is None:
             return
         self._finished.pop(worker_id, None)
         pod = self._pods.get(worker_id)
-        if pod:
-            self._end(pod, pods.gone(document, self._settings.container, self._settings.memory_max))
+        if pod is None:
+            return
+        ended = pods.gone(document, self._settings.container, self._settings.memory_max)
+        if pod.killed and not isinstance(self._look(document), Ended):
+            ended = Ended("was killed", excused=False, ran=ended.ran)
+        self._end(pod, ended)
 
     def _listed(self, documents: list[Document], asked_at: float) -> None:
         """These are all pods there were at some moment after `asked_at`."""
-        there = {pods.worker_id_of(each) for each in documents if self._is_ours(each)}
+        there = {self._worker_of(each) for each in documents}
         for pod in list(self._pods.values()):
-            if pod.document is not None and pod.seen_at < asked_at and pod.id not in there:
+            if pod.document is not None and pod.made_at < asked_at and pod.id not in there:
                 self._gone(pod.document)
+        for worker_id in self._finished.keys() - there:
+            del self._finished[worker_id]
         for document in documents:
             self._seen(document)
+
+    def _delete_lingering(self, worker_id: int) -> None:
+        document = self._finished.get(worker_id)
+        if document and not pods.is_finished(document):
+            self._run(self._delete(document))
 
     def _look(self, document: Document) -> pods.Look:
         return pods.look(document, self._settings.container, self._settings.memory_max)
 
-    def _is_ours(self, document: Document) -> bool:
-        return pods.is_owned_by(document, self._owner) and pods.worker_id_of(document) is not None
+    def _worker_of(self, document: Document) -> int | None:
+        return pods.worker_id_of(document) if pods.is_owned_by(document, self._owner) else None
+
+    # What is told.
 
     def _end(self, pod: Pod, ended: Ended) -> None:
-        del self._pods[pod.id]
-        lived = time.monotonic() - pod.started_at if pod.started_at is not None else 0.0
-        if lived >= USEFUL_SECONDS:
-            self._setbacks = 0
-        elif ended.excused and not ended.ran and not pod.killed:
-            self._setbacks += 1
-        if ended.out_of_memory and pod.document is not None:
-            self._state.grow(pods.memory_limit(pod.document, self._settings.container), self._settings.memory_max)
         if ended.ran:
             self._tell_runs(pod)
-        self._listener().process_ended(pod.id, ended.how, ended.excused)
+        del self._pods[pod.id]
+        seconds = time.monotonic() - pod.runs_since if pod.runs_since is not None else 0.0
+        if not pod.killed:
+            limit = pods.memory_limit(pod.document, self._settings.container) if pod.document else ""
+            self._maker.note(pod.id, ended, seconds, limit)
         self._changed.set()
-
-    def _prune(self) -> None:
-        for worker_id in pods.surplus(self._finished, self._settings.keep_finished):
-            self._run(self._delete(self._finished[worker_id]))
+        self._listener().process_ended(pod.id, ended.how, ended.excused)
 
     def _tell_waits(self, pod: Pod, why: str) -> None:
         if self._pods.get(pod.id) is pod and pod.told != Waits(why) and not isinstance(pod.told, Runs):
@@ -261,16 +269,22 @@ class PodKeeper:
 
     def _tell_runs(self, pod: Pod) -> None:
         if not isinstance(pod.told, Runs):
-            pod.told, pod.started_at = Runs(), time.monotonic()
+            pod.told = Runs()
+            pod.runs_since = time.monotonic() if pod.runs_since is None else pod.runs_since
             self._listener().process_started(pod.id)
 
-    def _run(self, work: Any) -> None:
+    # Tasks.
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+        return task
 
-    async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
-        return await self._loop.run_in_executor(self._executor, call, *arguments)
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("unexpected", exc_info=error)
 
     async def _await_all(self, seconds: float) -> None:
         async def ended() -> None:

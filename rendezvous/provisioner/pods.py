@@ -124,6 +124,11 @@ def is_owned_by(pod: Document, owner: Owner) -> bool:
     return any(each.get("uid") == owner.uid for each in pod["metadata"].get("ownerReferences", ()))
 
 
+def is_finished(pod: Document) -> bool:
+    """Whether none of a pod's containers runs any more, nor will."""
+    return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
+
+
 def look(pod: Document, container: str, memory_max: str = "") -> Look:
     """What a pod's status means.
 
@@ -134,7 +139,7 @@ def look(pod: Document, container: str, memory_max: str = "") -> Look:
     status = pod.get("status", {})
     own = _status_of(status.get("containerStatuses", ()), container)
     terminated = own.get("state", {}).get("terminated")
-    if terminated or status.get("phase") in ("Failed", "Succeeded"):
+    if terminated or is_finished(pod):
         return _ended(pod, container, terminated or {}, memory_max)
     if own.get("state", {}).get("running"):
         return Runs()
@@ -224,6 +229,38 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+# The image.
+
+
+def pinned_image(pod: Document, container: str) -> str | None:
+    """The image that a container runs, by its digest; None: not told yet; empty: it cannot be pulled by a digest.
+
+    Images that were put on a node by hand have digests under made-up names, which no registry knows.
+    """
+    own = _status_of(pod.get("status", {}).get("containerStatuses"), container)
+    if not own.get("imageID"):
+        return None
+    wanted = next((str(each["image"]) for each in pod["spec"]["containers"] if each.get("name") == container), "")
+    found, _, digest = str(own["imageID"]).removeprefix("docker-pullable://").partition("@")
+    repository = _repository(wanted)
+    return f"{repository}@{digest}" if digest and _full_name(found) == _full_name(repository) else ""
+
+
+def _repository(image: str) -> str:
+    """A reference without its tag and digest."""
+    name = image.partition("@")[0]
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.partition(':')[0]}"
+
+
+def _full_name(repository: str) -> str:
+    """With the registry that is meant where none is named."""
+    first, slash, _ = repository.partition("/")
+    if not slash:
+        return f"docker.io/library/{repository}"
+    return repository if "." in first or ":" in first or first == "localhost" else f"docker.io/{repository}"
 
 
 # Memory.
