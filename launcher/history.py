@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from edl_allreduce import storage
+from edl_allreduce.errors import StorageError, UsageError
 from launcher.client import RETRY_SECONDS, Client
 
 Line = dict[str, Any]
+
+RUNS = "_runs"  # in an output: the histories of jobs whose coordinators have no disk of their own (rendezvous.mirror)
 
 
 def told(client: Client, await_end: Callable[[float], bool], follow: bool, steps: bool) -> Iterator[Line]:
@@ -39,15 +44,47 @@ def told(client: Client, await_end: Callable[[float], bool], follow: bool, steps
 
 
 def written(path: Path, steps: bool) -> Iterator[Line]:
-    """The lines of a history file. One that was cut off, as its coordinator died, is passed over."""
+    """The lines of a history file."""
     try:
         with path.open("rb") as file:
-            for text in file:
-                try:
-                    line = json.loads(text)
-                except ValueError:
-                    continue
-                if isinstance(line, dict) and (steps or "loss" not in line):
-                    yield line
+            yield from _lines(file, steps)
     except FileNotFoundError:
         return
+
+
+def recorded(output: str, name: str, steps: bool) -> Iterator[Line]:
+    """The history that a job on Kubernetes has left in its output.
+
+    Raises:
+        UsageError: there is none that could be read here.
+    """
+    folder = storage.join(output, RUNS, name) if output else ""
+    try:
+        found = storage.names_in(folder) if folder else None
+        parts = [each for each in found or () if re.fullmatch(r"history-\d+\.jsonl", each)]
+        if not parts:
+            where = f"its output, {folder}, and cannot be read from here" if folder else "its output, if it has one"
+            raise UsageError(f"job {name} has ended; its history is in {where}")
+        pieces = (storage.read_bytes(storage.join(folder, part)) for part in sorted(parts))
+        yield from _lines(_split(pieces), steps)
+    except StorageError as error:
+        raise UsageError(f"job {name} has ended; its history cannot be read: {error}") from None
+
+
+def _split(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from whole
+    yield rest
+
+
+def _lines(texts: Iterable[bytes], steps: bool) -> Iterator[Line]:
+    """The lines that are whole; one that was cut off, as its coordinator died, is passed over."""
+    for text in texts:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and (steps or "loss" not in line):
+            yield line

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from edl_allreduce import cluster
+from edl_allreduce import cluster, task_spec
 from edl_allreduce.errors import EdlError, UsageError
 from launcher import history
 from launcher.client import RETRY_SECONDS, Client, how_told
@@ -90,6 +90,11 @@ class KubernetesJob(JobHandle):
         return f"edl logs {self._name}"
 
     @property
+    def output(self) -> str:
+        config = self._cluster.read("v1", "ConfigMap", self._name)
+        return task_spec.from_json(config["data"][cluster.SPEC_FILE]).output.output if config else ""
+
+    @property
     def exit_code(self) -> int | None:
         if not self._ended.is_set():
             return None
@@ -153,6 +158,8 @@ class KubernetesJob(JobHandle):
         return before
 
     def events(self, follow: bool = False, steps: bool = False) -> Iterator[dict[str, Any]]:
+        if self._ended.is_set():
+            return history.recorded(self.output, self._name, steps)
         return history.told(self._client, self._ended.wait, follow, steps)
 
     def logs(self, worker: int | None = None, follow: bool = False) -> Iterator[str]:

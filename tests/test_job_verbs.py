@@ -19,7 +19,7 @@ import pytest
 from edl_allreduce.errors import JobFailed, ModelError, UsageError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.processes import process_of
-from launcher import local, logs
+from launcher import history, local, logs
 from launcher.cli import main
 from launcher.handle import RUNNING
 from launcher.jobs import attach
@@ -260,3 +260,20 @@ def test_the_newest_figures_of_an_ended_job(folder: JobFolder) -> None:
     assert (status.phase, status.message, status.position.step, status.loss) == ("failed", "it was killed", 1, 2.0)
     assert (status.checkpoint.step, status.skipped_records, status.training_seconds) == (1, 2, 4.0)
     assert status.rounds[0].repeated_records == 32 and attach("digits-1").figures == {"loss": 2.0, "val_loss": 1.5}
+
+
+def test_the_history_that_a_job_on_kubernetes_has_left_in_its_output(tmp_path: Path) -> None:
+    runs = tmp_path / "out" / "_runs" / "digits-1"
+    runs.mkdir(parents=True)
+    (runs / "history-000001.jsonl").write_text('{"target": 2}\n{"step": 1, "loss": 2.0}\n{"tar')
+    (runs / "history-000002.jsonl").write_text('get": 3}\n{"cut')
+    (runs / "status.json").touch()
+    output = str(tmp_path / "out")
+    assert list(history.recorded(output, "digits-1", steps=False)) == [{"target": 2}, {"target": 3}]
+    assert len(list(history.recorded(output, "digits-1", steps=True))) == 3
+    for where, told in (
+        (output, f"its output, {output}/_runs/text-1, and cannot be read"),
+        ("", "its output, if it has"),
+    ):
+        with pytest.raises(UsageError, match=f"^job text-1 has ended; its history is in {told}"):
+            next(history.recorded(where, "text-1", steps=False))
