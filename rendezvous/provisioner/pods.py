@@ -13,6 +13,7 @@ from typing import Any
 
 from edl_allreduce.cluster import LABEL_WORKER, WorkerPods, worker_pod_name
 from edl_allreduce.errors import UsageError
+from edl_allreduce.pods import one_line, waits_for
 
 Document = Mapping[str, Any]
 
@@ -141,11 +142,11 @@ def look(pod: Document, container: str, memory_max: str = "") -> Look:
     terminated = own.get("state", {}).get("terminated")
     if terminated or is_finished(pod):
         return _ended(pod, container, terminated or {}, memory_max)
-    if own.get("state", {}).get("running"):
+    if own.get("state", {}).get("running") is not None:
         return Runs()
     if pod["metadata"].get("deletionTimestamp"):
         return Ended(_disruption(status) or "was deleted before it started", excused=True, ran=False)
-    return Waits(_waits_for(status, own))
+    return Waits(waits_for(pod, container))
 
 
 def gone(pod: Document, container: str, memory_max: str = "") -> Ended:
@@ -168,7 +169,7 @@ def _ended(pod: Document, container: str, terminated: Document, memory_max: str)
         more = bool(memory_max) and bool(limit) and bytes_of(limit) < bytes_of(memory_max)
         return Ended(f"was OOM-killed{f' (limit {limit})' if limit else ''}", more, out_of_memory=True)
     if reason == "Evicted":
-        return Ended(f"was evicted: {_line(status.get('message'))}", excused=True, ran=ran)
+        return Ended(f"was evicted: {one_line(status.get('message'))}", excused=True, ran=ran)
     if disruption:
         return Ended(disruption, excused=True, ran=ran)
     if pod["metadata"].get("deletionTimestamp"):
@@ -176,12 +177,12 @@ def _ended(pod: Document, container: str, terminated: Document, memory_max: str)
     if not terminated:
         if status.get("phase") == "Succeeded":
             return Ended("ended", excused=True)
-        return Ended(f"was refused by its node: {_line(status.get('message')) or reason}", excused=True, ran=False)
+        return Ended(f"was refused by its node: {one_line(status.get('message')) or reason}", excused=True, ran=False)
     return _exited(terminated)
 
 
 def _exited(terminated: Document) -> Ended:
-    code, message = int(terminated.get("exitCode", 0)), _line(terminated.get("message"))
+    code, message = int(terminated.get("exitCode", 0)), one_line(terminated.get("message"))
     if terminated.get("reason") in ("StartError", "ContainerCannotRun"):
         return Ended(f"could not be started: {message}", excused=False)
     number = int(terminated.get("signal") or 0) or (code - 128 if 128 < code < 128 + signal.NSIG else 0)
@@ -194,7 +195,7 @@ def _disruption(status: Document) -> str:
     """Who has ended a pod; empty: nobody who says so."""
     for condition in status.get("conditions") or ():
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
-            why, message = str(condition.get("reason")), _line(condition.get("message"))
+            why, message = str(condition.get("reason")), one_line(condition.get("message"))
             if why == "DeletionByTaintManager" and _LOST_NODE.search(message):
                 return "was lost with its node"
             how = _DISRUPTIONS.get(why, "was ended by the cluster")
@@ -202,26 +203,8 @@ def _disruption(status: Document) -> str:
     return ""
 
 
-def _waits_for(status: Document, own: Document) -> str:
-    waiting = own.get("state", {}).get("waiting", {})
-    if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-        return ": ".join(filter(None, (waiting["reason"], _line(waiting.get("message")))))
-    for each in status.get("initContainerStatuses") or ():
-        begun = each.get("state", {}).get("waiting", {})
-        if begun.get("reason") not in (None, "PodInitializing"):
-            return f"{each['name']}: " + ": ".join(filter(None, (begun["reason"], _line(begun.get("message")))))
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return _line(condition.get("message")) or str(condition.get("reason"))
-    return "its container is being created" if status.get("conditions") else "its pod is being scheduled"
-
-
 def _status_of(statuses: Iterable[Document] | None, name: str) -> Document:
     return next((each for each in statuses or () if each.get("name") == name), {})
-
-
-def _line(text: object) -> str:
-    return " ".join(str(text or "").split())
 
 
 def _signal_name(number: int) -> str:
