@@ -107,8 +107,8 @@ def plan_zoo(
         raise UsageError(f"--model_zoo: {zoo} is {'no folder' if zoo.exists() else 'not there'}")
     place, tag = split_reference(repository)
     base = base or plan_base(False, "", environ).name
-    patterns = ignore_patterns(zoo)
-    listed = need("docker.utils.build", "docker", "building an image").exclude_paths(str(zoo), patterns)
+    matcher = need("docker.utils.build", "docker", "building an image").PatternMatcher(ignore_patterns(zoo))
+    listed = (name for name in matcher.walk(str(zoo)) if name != ".dockerignore")
     context = zoo_context(zoo, listed, dockerfile(ZOO_DOCKERFILE))
     made = hashlib.sha256(f"{base}\n{context.digest}".encode()).hexdigest()[:12]
     about = _labels(f"model zoo {zoo.resolve().name}", base) | dict(labels or {})

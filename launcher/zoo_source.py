@@ -26,6 +26,11 @@ from edl_allreduce.storage_ranges import local_errors
 
 URL = re.compile(r"(?:git\+)?(?P<host>(?:https?|ssh|git|file)://[^/]*/|[\w.+-]+@[\w.-]+:(?!//))(?P<path>.+)", re.DOTALL)
 COMMIT = re.compile(r"[0-9a-f]{40}")
+NO_NETWORK = re.compile(
+    r"resolve host|Couldn't connect|Could not connect|Connection (refused|reset|timed out)|unreachable|timed out"
+    r"|too slow|Name or service not known",
+    re.IGNORECASE,
+)
 TIMEOUT_SECONDS = 1800
 SILENCE = ("-c", "http.lowSpeedLimit=100", "-c", "http.lowSpeedTime=60", "-c", "core.askPass=")
 
@@ -259,7 +264,6 @@ def failure(zoo: GitZoo, said: str) -> UsageError | StorageError:
         return UsageError(f"{about} has no branch, tag or commit {zoo.ref}")
     if re.search(r"not found|does not appear to be a git repository|does not exist|No such file", said):
         return UsageError(f"{about}: there is no such repository ({words})")
-    if re.search(r"resolve host|Could not connect|Connection (refused|reset|timed out)|unreachable|timed out|too slow|"
-                 r"Name or service not known", said, re.IGNORECASE):  # fmt: skip
+    if NO_NETWORK.search(said):
         return StorageError(f"{about}: cannot be reached ({words}): check the network, then again")
     return StorageError(f"{about}: git failed: {words or 'without a word'}")
