@@ -29,6 +29,7 @@ from typing import Any
 import pytest
 
 from edl_allreduce import cluster as names
+from launcher import image
 from tests.jobs import REPOSITORY
 
 PATIENCE_SECONDS = 180.0
@@ -94,7 +95,7 @@ class ClusterJob:
             "job_name": name,
             "volumes": cluster.volumes,
             "worker_resources": REQUEST,
-            "worker_limits": "memory=3Gi",
+            "worker_limits": "cpu=2,memory=3Gi",
             "coordinator_resources": "cpu=100m,memory=512Mi",
         }
         values = {each: value for each, value in (defaults | flags).items() if value is not None}
@@ -163,7 +164,7 @@ class ClusterJob:
 def a_cluster() -> Iterator[Cluster]:
     """The namespace, removed at the end with all that is in it."""
     core = _api()
-    image = os.environ.get("EDL_TEST_IMAGE") or _built_image()
+    ours = os.environ.get("EDL_TEST_IMAGE") or _built_image()
     shared = os.environ.get("EDL_TEST_SHARED_FOLDER")
     if not shared:
         pytest.skip("EDL_TEST_SHARED_FOLDER names no folder that is also on the cluster's nodes")
@@ -176,7 +177,7 @@ def a_cluster() -> Iterator[Cluster]:
     core.create_persistent_volume(_volume(namespace, place))
     core.create_namespaced_persistent_volume_claim(namespace, _claim(namespace))
     try:
-        yield Cluster(namespace, core, image, place, f"claim_name=shared,mount_path={place}")
+        yield Cluster(namespace, core, ours, place, f"claim_name=shared,mount_path={place}")
     finally:
         core.delete_namespace(namespace)
         core.delete_persistent_volume(namespace)
@@ -202,7 +203,9 @@ def _built_image() -> str:
     registry = os.environ.get("EDL_TEST_REGISTRY")
     if not registry:
         pytest.skip("neither EDL_TEST_IMAGE nor EDL_TEST_REGISTRY is set")
-    raise NotImplementedError(registry)
+    if os.environ.get("EDL_TEST_BASE_IMAGE"):
+        os.environ["EDL_PYTHON_IMAGE"] = os.environ["EDL_TEST_BASE_IMAGE"]
+    return image.build(REPOSITORY / "tests" / "zoo", f"{registry}/edl-tests", "", print)
 
 
 def _volume(name: str, folder: Path) -> Mapping[str, Any]:

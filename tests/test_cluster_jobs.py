@@ -1,0 +1,237 @@
+"""The main job on a real cluster, and everything that can happen to its pods: the same result as on one machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from edl_allreduce import cluster as names
+from edl_allreduce.worker.audit import consumed
+from tests.clusters import Cluster, ClusterJob
+from tests.jobs import BATCH, REPOSITORY, Job, assert_done, weights
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+PAUSE = 0.08  # seconds of a step: a job must last as long as the things that happen to it
+EPOCHS = 60
+PATIENCE = 600.0
+SPREAD = """\
+worker:
+  spec:
+    topologySpreadConstraints:
+    - maxSkew: 1
+      topologyKey: kubernetes.io/hostname
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector: {matchLabels: {app.kubernetes.io/component: worker}}
+"""
+
+
+@pytest.fixture(scope="module")
+def data(cluster: Cluster, digits: Path) -> str:
+    """The digits, where pods see them."""
+    folder = cluster.shared / "digits"
+    shutil.copytree(digits / "train", folder)
+    return f"{folder}/*.recordio"
+
+
+def output(cluster: Cluster, name: str) -> Path:
+    """A folder for a job's result that the pods' user may write to."""
+    folder = cluster.shared / "out" / name
+    folder.mkdir(parents=True)
+    for each in (folder, folder.parent):
+        each.chmod(0o777)
+    return folder
+
+
+def train(cluster: Cluster, data: str, name: str, **flags: Any) -> ClusterJob:
+    defaults: dict[str, Any] = {
+        "image": cluster.image,
+        "model_zoo": names.CUSTOM_ZOO,
+        "model_def": "paced.Classifier",
+        "params": f"pause={PAUSE}",
+        "data": data,
+        "output": output(cluster, name),
+        "batch_size": BATCH,
+        "num_epochs": EPOCHS,
+        "num_workers": 3,
+        "gather_timeout": 60,
+        "audit": True,
+    }
+    return ClusterJob(cluster, name, "train", **(defaults | flags))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> dict[str, Any]:
+    """The same training by one worker of this machine: losses by step, weights."""
+    home = tmp_path_factory.mktemp("alone")
+    flags = {
+        "model_zoo": "model_zoo",
+        "model_def": "digits.Classifier",
+        "data": f"{digits}/train/*.recordio",
+        "output": home / "output",
+        "num_epochs": EPOCHS,
+        "batch_size": BATCH,
+    }
+    run = Job(home, flags).finish()
+    assert_done(run)
+    return {"losses": run.losses, "weights": weights(run)}
+
+
+def assert_same_result(job: ClusterJob, alone: dict[str, Any], records: int) -> None:
+    """Every step once, every record once per epoch, the curve and the weights of one undisturbed worker."""
+    from safetensors.numpy import load_file
+
+    losses = job.losses()
+    assert sorted(losses) == sorted(alone["losses"])
+    assert len([line for line in job.history() if "loss" in line]) == len(losses)  # no step was done again
+    for step in range(1, 201):
+        assert losses[step] == pytest.approx(alone["losses"][step], rel=1e-3)
+    for name, value in load_file(next(job.output.glob("*.safetensors"))).items():
+        np.testing.assert_allclose(value, alone["weights"][name], rtol=1e-2, atol=2e-4, err_msg=name)
+    by_epoch = consumed(job.output / "_runs" / job.name / "audit")
+    assert sorted(by_epoch) == list(range(EPOCHS))
+    for steps in by_epoch.values():
+        everything = [record for step in steps.values() for record in step]
+        assert len(everything) == len(set(everything)) == records
+
+
+def edl(cluster: Cluster, *words: str) -> str:
+    """What an `edl` command about a job of the cluster prints."""
+    flags = ["--backend=kubernetes", f"--namespace={cluster.namespace}"]
+    line = [sys.executable, "-m", "edl_allreduce.launch", *words, *flags]
+    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{shlex.join(line)}: {done.stderr}"
+    return done.stdout
+
+
+def ids(pods: dict[str, Any]) -> set[int]:
+    """The workers of pods."""
+    return {int(pod.metadata.labels[names.LABEL_WORKER]) for pod in pods.values()}
+
+
+def full_again(job: ClusterJob, workers: int, since: int) -> dict[str, Any]:
+    """Waits for a round with so many members after the round `since`; returns it."""
+
+    def found() -> Any:
+        return [each for each in job.rounds() if each["round"] > since and len(each["members"]) == workers]
+
+    return dict(job.until(found, f"a round of {workers} after round {since}")[-1])
+
+
+def newest(job: ClusterJob) -> int:
+    """The number of the newest round."""
+    return int(job.rounds()[-1]["round"])
+
+
+def test_whatever_happens_to_its_pods(cluster: Cluster, data: str, alone: dict[str, Any], records: int) -> None:
+    job = train(cluster, data, "stormy")
+    job.trains_with(3)
+    job.goes_on()
+
+    before = newest(job)
+    cluster.kubectl("delete", "pod", names.worker_pod_name(job.name, 0), "--wait=false")
+    left = full_again(job, 3, before)
+    assert 0 not in left["members"]
+
+    victim = processes_of(cluster, job.name, left["members"][1])
+    if victim:
+        victim[0].send_signal(signal.SIGKILL)
+        told = full_again(job, 3, newest(job))
+        assert left["members"][1] not in told["members"]
+
+    [coordinator] = cluster.running(job.name, names.COORDINATOR)
+    cluster.kubectl("delete", "pod", coordinator, "--wait=false")
+    job.until(lambda: any("restart" in line for line in job.history()), "a new coordinator")
+    job.goes_on()
+
+    before = newest(job)
+    assert "5 workers" in edl(cluster, "scale", job.name, "5")
+    full_again(job, 5, before)
+    before = newest(job)
+    edl(cluster, "scale", job.name, "2")
+    full_again(job, 2, before)
+
+    text = job.finish(PATIENCE)
+    assert "trained 60 epochs" in text
+    assert_same_result(job, alone, records)
+    started = [int(name.rpartition("-")[2]) for name in cluster.pods(job.name)]
+    assert len(started) == len(set(started))
+    cluster.kubectl("delete", "job", job.name, "--cascade=foreground")
+    assert [each for each in cluster.everything() if job.name in each] == []
+
+
+def test_nodes_that_are_drained_and_that_die(
+    cluster: Cluster, data: str, alone: dict[str, Any], records: int, nodes: list[str], tmp_path: Path
+) -> None:
+    down, up = os.environ.get("EDL_TEST_NODE_DOWN"), os.environ.get("EDL_TEST_NODE_UP")
+    spread = tmp_path / "spread.yaml"
+    spread.write_text(SPREAD)
+    job = train(cluster, data, "nodes", pod_template=spread)
+    job.trains_with(3)
+    job.goes_on()
+    assert nodes_of(cluster, job) == set(nodes)
+    before = newest(job)
+    subprocess.run(
+        ["kubectl", "drain", nodes[0], "--ignore-daemonsets", "--delete-emptydir-data", "--force"],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    full_again(job, 3, before)
+    assert nodes_of(cluster, job) == {nodes[1]}
+    subprocess.run(["kubectl", "uncordon", nodes[0]], check=True)
+    if down and up:
+        edl(cluster, "scale", job.name, "4")
+        job.until(
+            lambda: any(p.spec.node_name == nodes[0] for p in cluster.running(job.name).values()), "a worker there"
+        )
+        job.trains_with(4)
+        before = newest(job)
+        number = nodes[0].removeprefix("node")
+        subprocess.run([*shlex.split(down), number], check=True)
+        try:
+            full_again(job, 4, before)
+        finally:
+            subprocess.run([*shlex.split(up), number], check=True)
+    job.finish(PATIENCE)
+    assert_same_result(job, alone, records)
+
+
+def nodes_of(cluster: Cluster, job: ClusterJob) -> set[str]:
+    """Where the job's workers run."""
+    return {pod.spec.node_name for pod in cluster.running(job.name).values()}
+
+
+def processes_of(cluster: Cluster, job: str, worker: int) -> list[psutil.Process]:
+    """The worker's processes, when this machine is also the node."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        there = any(names.service_name(job, cluster.namespace) in word for word in line)
+        if there and "edl_allreduce.worker" in line and f"--worker_id={worker}" in line:
+            found.append(process)
+    return found
+
+
+@pytest.fixture
+def nodes() -> Iterator[list[str]]:
+    """The names of two nodes; whatever happens to them is undone."""
+    listed = subprocess.run(["kubectl", "get", "nodes", "-o", "json"], capture_output=True, check=True)
+    found = [each["metadata"]["name"] for each in json.loads(listed.stdout)["items"]]
+    if len(found) < 2:
+        pytest.skip("the cluster has one node")
+    yield found[::-1][:2]
+    for each in found:
+        subprocess.run(["kubectl", "uncordon", each], check=True, capture_output=True)
