@@ -63,8 +63,18 @@ class JobHandle(ABC):
         """Where its logs are, for people: "logs in FOLDER", "edl logs NAME"."""
 
     @property
+    def words(self) -> str:
+        """What commands on it are given to find it: its name, and flags where that is not enough."""
+        return self.name
+
+    @property
     def output(self) -> str:
         """The folder or URL of its result; empty when it has none, or when that is not known here."""
+        return ""
+
+    @property
+    def page(self) -> str:
+        """The URL of its dashboard, where a browser of this machine needs no `dashboard()` to get there; else empty."""
         return ""
 
     @property

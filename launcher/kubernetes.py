@@ -78,11 +78,12 @@ class Cluster:
     Args:
         settings: the client's configuration.
         namespace: whose objects are meant.
+        flags: with which our commands find this place.
     """
 
-    def __init__(self, settings: Any, namespace: str) -> None:
+    def __init__(self, settings: Any, namespace: str, flags: str = "") -> None:
         settings.retries = False
-        self._settings, self.namespace = settings, namespace
+        self._settings, self.namespace, self.flags = settings, namespace, flags
         self._client = client.ApiClient(settings)
 
     @staticmethod
@@ -106,7 +107,8 @@ class Cluster:
             named = os.environ.get("KUBECONFIG")
             what = f"$KUBECONFIG names {named}, which does not exist" if named else "there is no ~/.kube/config"
             raise UsageError(f"no cluster is configured: {what}; {HOW_TO_CONNECT}")
-        return Cluster(settings, namespace or own)
+        flags = (("kube_context", context), ("namespace", "" if namespace == own else namespace))
+        return Cluster(settings, namespace or own, "".join(f" --{name}={value}" for name, value in flags if value))
 
     @property
     def host(self) -> str:

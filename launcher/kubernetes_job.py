@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from edl_allreduce import cluster, task_spec
-from edl_allreduce.errors import EdlError, UsageError
+from edl_allreduce.errors import EdlError, JobFailed, UsageError
 from launcher import history
 from launcher.client import RETRY_SECONDS, Client, how_told
 from launcher.handle import ENDED, JobHandle, error_of
@@ -87,7 +87,11 @@ class KubernetesJob(JobHandle):
 
     @property
     def logs_hint(self) -> str:
-        return f"edl logs {self._name}"
+        return self._way.logs_hint
+
+    @property
+    def words(self) -> str:
+        return self._way.words
 
     @property
     def output(self) -> str:
@@ -148,7 +152,8 @@ class KubernetesJob(JobHandle):
         self._cluster.patch("v1", "ConfigMap", cluster.state_name(self._name), {"data": final})
         self._cluster.patch("batch/v1", "Job", self._name, {"spec": {"backoffLimit": 0, "activeDeadlineSeconds": 1}})
         self._cluster.kill_pods(selector(self._name))
-        self._ended.wait()
+        if not self._ended.wait(STOP_SECONDS):
+            raise JobFailed(f"job {self._name} has not ended; kubectl delete job {self._name} removes all of it")
 
     def scale(self, num_workers: int) -> int:
         before = self._client.scale(num_workers)

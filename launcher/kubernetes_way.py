@@ -29,7 +29,8 @@ class ClusterWay:
 
     def __init__(self, name: str, where: Cluster, token: str, certificate: str) -> None:
         self.name, self.pod, self.ended = name, "", ""
-        self.logs_hint = f"edl logs {name}"
+        self.words = f"{name}{where.flags}"
+        self.logs_hint = f"edl logs {self.words}"
         self.certificate, self.host = certificate.encode(), cluster.service_name(name, where.namespace)
         self._cluster, self._token = where, token
         self._tunnel = Tunnel(lambda: self._dial(cluster.GRPC_PORT))

@@ -125,10 +125,13 @@ class OnThisMachine:
 
 def _follow(handle: JobHandle, launch: LaunchSpec, output: str, display: Silent) -> None:
     """Shows the job until it has ended; without `wait`, until it is at work."""
+    page = ""
     for status in handle.watch():
         display.show(status)
+        if not page and (page := handle.page):
+            display.note(f"dashboard: {page}")
         if not launch.wait and status.phase in RUNNING:
             display.note(f"job {handle.name} goes on in the background; {handle.logs_hint}")
-            display.note(f"edl scale {handle.name} N changes its number of workers, edl stop {handle.name} ends it")
+            display.note(f"edl scale {handle.words} N changes its number of workers, edl stop {handle.words} ends it")
             return
     display.end(handle.status(), output, handle.logs_hint)

@@ -104,9 +104,11 @@ class Tunnel:
         finally:
             for each in directions:
                 each.cancel()
-            await asyncio.gather(*directions, return_exceptions=True)
-            await self._hang_up(connection, far_reader)
-            await _closed(far_writer)
+            try:
+                await asyncio.gather(*directions, return_exceptions=True)
+                await self._hang_up(connection, far_reader)
+            finally:
+                await _closed(far_writer)
 
     async def _hang_up(self, connection: socket.socket, reader: asyncio.StreamReader) -> None:
         """Lets the other end close first: the Kubernetes client's thread would tell the terminal of a reset."""
