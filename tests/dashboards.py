@@ -69,6 +69,7 @@ class Pretence:
     provisioner: Pretending
     step_seconds: float = 0.05
     slow: int = -1
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
     _told: float = 0.0
 
     def beat(self, now: float) -> None:
@@ -107,15 +108,15 @@ class Pretence:
             failed = job.state.round_failed
             job.hear(id, pb.FromWorker(parted=pb.Parted(round=round.number, position=position, failed=failed)))
             return
-        progress = pb.Progress(round=round.number, activity=random.choices(_DOING, (5, 70, 20, 5))[0])
-        progress.compute_seconds = self.step_seconds * (0.6 + 0.1 * random.random()) * (3 if id == self.slow else 1)
+        progress = pb.Progress(round=round.number, activity=self.chance.choices(_DOING, (5, 70, 20, 5))[0])
+        progress.compute_seconds = self.step_seconds * (0.6 + 0.1 * self.chance.random()) * (3 if id == self.slow else 1)
         if id == round.members[0]:
             first = job.telemetry.told + 1
             count = max(1, round_half((now - self._told) / self.step_seconds)) if self._told else 1
             progress.steps.extend(pretended_step(step, self.step_seconds) for step in range(first, first + count))
             progress.position.CopyFrom(position_to_message(place_of(progress.steps[-1].step)))
             if round.number > 1 and first == round.position.step + 1:
-                progress.paused_seconds = 0.2 + 0.1 * random.random()
+                progress.paused_seconds = 0.2 + 0.1 * self.chance.random()
         job.hear(id, pb.FromWorker(progress=progress))
 
 

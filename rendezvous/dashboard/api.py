@@ -16,8 +16,11 @@ from starlette.staticfiles import StaticFiles
 
 from edl_allreduce.errors import UsageError
 from rendezvous.dashboard import views
+from rendezvous.dashboard.access import DOCUMENT
 from rendezvous.dashboard.job_view import Controls, JobView
 from rendezvous.dashboard.messages import finite, to_plain
+from rendezvous.dashboard.metrics import CONTENT_TYPE_LATEST, exposition
+from rendezvous.dashboard.openapi import document
 from rendezvous.dashboard.problems import body_of, handle, number_of
 from rendezvous.dashboard.stream import MAX_CLIENTS, EventStream, Hub, serial_of
 
@@ -164,10 +167,18 @@ def make_app(view: JobView, hub: Hub) -> Starlette:
     async def page(request: Request) -> Response:
         return FileResponse(ASSETS / "index.html", headers={"cache-control": "no-cache"})
 
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(document())
+
+    async def metrics(request: Request) -> Response:
+        return Response(exposition(view), media_type=CONTENT_TYPE_LATEST)
+
     handlers: Any = {HTTPException: handle}
     return Starlette(
         routes=[
             Route("/", page),
+            Route(DOCUMENT, openapi),
+            Route("/metrics", metrics),
             *Api(view, hub).routes(),
             Mount("/assets", StaticFiles(directory=ASSETS)),
         ],

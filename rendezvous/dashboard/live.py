@@ -77,11 +77,18 @@ class LiveJob:
         }
 
     async def log(self, worker: int | None, lines: int) -> LogTail:
+        who = "" if worker is None else f" --worker={worker}"
+        elsewhere = LogTail(unavailable=f"its log is not on the coordinator's disk: edl logs {self.name}{who}")
         if self._history is None:
-            return LogTail(unavailable="this job keeps no logs")
+            return elsewhere
         folder = JobFolder(self._history.parent)
         path = folder.coordinator_log if worker is None else folder.worker_log(worker)
-        return await asyncio.to_thread(tail, path, lines)
+        try:
+            return await asyncio.to_thread(tail, path, lines)
+        except FileNotFoundError:
+            return elsewhere
+        except OSError as error:
+            return LogTail(unavailable=f"its log cannot be read: {error.strerror}")
 
     def extra(self) -> dict[str, Any]:
         return {"lanes": self._coordinator.dataset.lanes, "tasks": len(self._coordinator.dataset.tasks)}
@@ -185,16 +192,15 @@ def read_history(path: Path, size: int) -> Record:
 
 
 def tail(path: Path, lines: int) -> LogTail:
-    """The last lines of a file."""
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - LOG_BYTES))
-            text = file.read(LOG_BYTES).decode("utf-8", "replace")
-    except FileNotFoundError:
-        return LogTail(unavailable="there is no log of it here")
-    except OSError as error:
-        return LogTail(unavailable=f"its log cannot be read: {error.strerror}")
+    """The last lines of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - LOG_BYTES))
+        text = file.read(LOG_BYTES).decode("utf-8", "replace")
     found = deque(text.splitlines(), lines + 1)
     whole = list(found)[-lines:]
     return LogTail(whole, truncated=len(found) > lines or size > LOG_BYTES)

@@ -205,7 +205,7 @@ def curves(points: Mapping[str, Array]) -> dict[str, list[float | None]]:
         "learning_rate": points["learning_rate"],
     }
     plain = {name: _plain(values) for name, values in made.items()}
-    return {"step": points["step"].astype(int).tolist(), "epoch": points["epoch"].astype(int).tolist(), **plain}
+    return {name: points[name].astype(int).tolist() for name in ("step", "epoch", "count")} | plain
 
 
 def _plain(values: Array) -> list[float | None]:
