@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
+from edl_allreduce.errors import EdlError
 from launcher.handle import JobHandle
 
 
@@ -67,8 +68,14 @@ class Interruption:
 
     def _stop(self, job: JobHandle) -> None:
         self._note("stopping the job … (again to end it at once)")
-        job.stop()
+        self._try(job.stop)
 
     def _kill(self, job: JobHandle) -> None:
         self._note("ending all processes of the job")
-        job.kill()
+        self._try(job.kill)
+
+    def _try(self, end: Callable[[], None]) -> None:
+        try:
+            end()
+        except EdlError as error:
+            self._note(f"error: {error}")

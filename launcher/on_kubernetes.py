@@ -76,7 +76,7 @@ class OnKubernetes:
         job = submit(self._prepared(self._image or self._built_image(display.stage)), self._cluster)
         display.note(f"job {job.name} is submitted to namespace {job.namespace} of {self._cluster.host}")
         service = f"/api/v1/namespaces/{job.namespace}/services/https:{job.name}:dashboard/proxy/"
-        display.note(f"dashboard: edl dashboard {job.name}, or by the API server: {self._cluster.host}{service}")
+        display.note(f"dashboard: edl dashboard {job.words}, or by the API server: {self._cluster.host}{service}")
         return job
 
     def _built_image(self, tell: Tell) -> str:
