@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status
 
 PLAIN_SECONDS = 5.0  # between two lines without news
+RESULT_SECONDS = 5.0  # between two lines with figures
+LAST_PHASES = ENDED | {"exporting", "stopping"}  # nothing follows
 PIPE_WIDTH = 160  # of a screen that no terminal shows
 
 
@@ -44,24 +46,64 @@ class Silent:
         """Shows how it ended, and where everything is."""
 
 
+class Results:
+    """Figures of epochs or of evaluations: every line where they are rare, the newest every few seconds where not."""
+
+    def __init__(self, lines: Callable[[Status], list[tuple[int, str]]], clock: Callable[[], float]) -> None:
+        self._lines, self._clock = lines, clock
+        self._told, self._told_at = -1, -RESULT_SECONDS  # up to which step
+
+    def skip(self, status: Status) -> None:
+        """Nothing of this is told later."""
+        self._told = max((step for step, _ in self._lines(status)), default=-1)
+
+    def fresh(self, status: Status) -> list[str]:
+        """What is to be told now."""
+        known = self._lines(status)
+        newest = known[-1][0] if known else -1
+        self._told = min(self._told, newest)  # smaller: steps are done again, from an older checkpoint
+        due = self._clock() - self._told_at >= RESULT_SECONDS or status.phase in LAST_PHASES
+        if newest == self._told or not due:
+            return []
+        self._told, self._told_at = newest, self._clock()
+        return [known[-1][1]]
+
+
+class News:
+    """What has changed from status to status, in lines."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._before: Status | None = None
+        self._results = [Results(lines, clock) for lines in (progress.epoch_lines, progress.evaluation_lines)]
+
+    def skip(self, status: Status) -> None:
+        """Nothing of this is told later."""
+        self._before = status
+        for each in self._results:
+            each.skip(status)
+
+    def lines(self, status: Status) -> list[str]:
+        """What is new in a status."""
+        before, self._before = self._before, status
+        return [*progress.changes(before, status), *(line for each in self._results for line in each.fresh(status))]
+
+
 class Plain(Silent):
     """One line for every change, and one every few seconds."""
 
     def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._out, self._clock = out, clock
-        self._before: Status | None = None
+        self._out, self._clock, self._news = out, clock, News(clock)
         self._summary, self._said_at, self._staged_at = "", clock(), -PLAIN_SECONDS
 
     def join(self, status: Status) -> None:
-        self._before = status
+        self._news.skip(status)
         if status.phase in RUNNING:
             self._summary = progress.summary(status)
             self.note(self._summary)
 
     def show(self, status: Status) -> None:
-        for line in progress.changes(self._before, status):
+        for line in self._news.lines(status):
             self.note(line)
-        self._before = status
         begun = status.position.step or status.work.tasks_done
         if begun and status.phase in RUNNING and self._clock() - self._said_at >= PLAIN_SECONDS:
             summary = progress.summary(status)
@@ -89,10 +131,9 @@ class Live(Silent):
         from rich.live import Live as RichLive
         from rich.spinner import Spinner
 
-        self._console = console
+        self._console, self._news = console, News(time.monotonic)
         self._spinner = Spinner("dots", "starting")
         self._live = RichLive(self._spinner, console=console, refresh_per_second=8, transient=True)
-        self._before: Status | None = None
 
     def __enter__(self) -> Live:
         self._live.start()
@@ -102,13 +143,12 @@ class Live(Silent):
         self._live.stop()
 
     def join(self, status: Status) -> None:
-        self._before = status
+        self._news.skip(status)
 
     def show(self, status: Status) -> None:
-        lines = progress.changes(self._before, status)
+        lines = self._news.lines(status)
         for line in lines if status.phase != "starting" else []:  # while starting, the spinner says it
             self.note(line)
-        self._before = status
         if status.phase not in ENDED:
             self._live.update(self._picture(status))
 

@@ -95,6 +95,14 @@ class LocalJob(JobHandle):
         return output_of(self._files)
 
     @property
+    def page(self) -> str:
+        try:
+            url = self._files.dashboard.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
+        return url if "#" in url else f"{url}#token={self._files.token.read_text(encoding='utf-8').strip()}"
+
+    @property
     def pid(self) -> int:
         """The process id of the job's supervisor; SIGTERM to it stops the job."""
         return self._leader.pid
@@ -164,13 +172,10 @@ class LocalJob(JobHandle):
     def dashboard(self) -> Iterator[str]:
         if self._client.await_address() is None:
             raise JobFailed(f"job {self.name} has ended: {how_it_ended(self._files)}")
-        try:
-            url = self._files.dashboard.read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            raise JobFailed(
-                f"job {self.name}: its coordinator serves no dashboard; see {self._files.coordinator_log}"
-            ) from None
-        yield url if "#" in url else f"{url}#token={self._files.token.read_text(encoding='utf-8').strip()}"
+        if not self.page:
+            silent = f"its coordinator serves no dashboard; see {self._files.coordinator_log}"
+            raise JobFailed(f"job {self.name}: {silent}")
+        yield self.page
 
     def _reap(self) -> None:
         """Waits for the job's end, kills what it may have left behind, and tells everyone."""

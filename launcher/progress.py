@@ -25,7 +25,6 @@ def changes(before: Status | None, now: Status) -> list[str]:
         lines += _worker_changes(before, now)
     lines += _new_waits(before, now)
     lines += _warnings(before, now)
-    lines += _epoch_lines(before, now)
     told = {each.number for each in _told_rounds(before)} if before else set()
     lines += [_round_line(each) for each in _told_rounds(now) if each.number not in told]
     return [line for line in lines if line]
@@ -97,20 +96,23 @@ def ending(status: Status, output: str, logs: str) -> list[str]:
     return [f"ended after {steps}", *_how_to_go_on(status)] if status.position.step else []
 
 
-def _epoch_lines(before: Status | None, now: Status) -> list[str]:
-    """A line for each epoch that has ended with something to say besides the loss, and for each evaluation between."""
-    if now.job in TASKS:
-        return []
-    told = {each.epoch for each in before.epochs} if before else set()
-    lines = [
-        f"epoch {each.epoch + 1}: {figures(each.values)}{'; ' + each.stopped if each.stopped else ''}"
-        for each in now.epochs
-        if each.epoch not in told and (len(each.values) > 1 or each.stopped)
+def epoch_lines(status: Status) -> list[tuple[int, str]]:
+    """A step and a line for each epoch that ended there with something to say besides the loss."""
+    return [
+        (each.step, f"epoch {each.epoch + 1}: {figures(each.values)}{f'; {each.stopped}' if each.stopped else ''}")
+        for each in status.epochs
+        if status.job not in TASKS and (len(each.values) > 1 or each.stopped)
     ]
-    ends = {each.step for each in now.epochs}
-    known = {each.step for each in before.evaluations} if before else set()
-    between = [each for each in now.evaluations if each.step not in known | ends]
-    return lines + [f"step {each.step:,}: {figures(each.values, 'val_')}" for each in between]
+
+
+def evaluation_lines(status: Status) -> list[tuple[int, str]]:
+    """A step and a line for each evaluation between epochs' ends."""
+    ends = {each.step for each in status.epochs}
+    return [
+        (each.step, f"step {each.step:,}: {figures(each.values, 'val_')}")
+        for each in status.evaluations
+        if status.job not in TASKS and each.step not in ends
+    ]
 
 
 def figures(values: Mapping[str, float], prefix: str = "") -> str:

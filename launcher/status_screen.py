@@ -120,12 +120,15 @@ def _goodput(status: Status) -> Iterator[tuple[str, str]]:
         return
     share = f"{100 * told.useful_seconds / told.wall_seconds:.1f} % of {progress.clock(told.wall_seconds)}"
     yield "goodput", f"{share} in steps that count"
-    lost = [
-        f"{each.kind} {each.rounds} × {progress.clock(each.seconds / each.rounds)}" for each in told.lost if each.rounds
-    ]
+    lost = [f"{each.kind} {each.rounds} × {short(each.seconds / each.rounds)}" for each in told.lost if each.rounds]
     again = [f"{told.repeated_records:,} records computed twice"] if told.repeated_records else []
     if lost or again:
         yield "lost", ", ".join(lost + again)
+
+
+def short(seconds: float) -> str:
+    """A length of time that may be short or long."""
+    return milliseconds(seconds) if seconds < 1 else progress.clock(seconds)
 
 
 def milliseconds(seconds: float) -> str:

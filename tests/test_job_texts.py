@@ -72,7 +72,7 @@ def test_the_screen_has_everything_that_is_known() -> None:
         f"7 pending vm – – 10 ms – {NO_ROOM}",
         "2 2 9 0.21 s worker 2 hung; 64 records computed twice",
         "goodput 95.0 % of 10 s in steps that count",
-        "lost hung 1 × 0.3 s",
+        "lost hung 1 × 300 ms",
         "epoch 1 loss 0.5 · val_loss 0.75",
         "evaluation step 9: loss 0.7",
         "checkpoint step 8",
@@ -219,3 +219,51 @@ def test_who_joins_a_job_in_the_middle_is_told_where_it_is() -> None:
     display.join(status)
     display.show(status)
     assert out.getvalue().count("\n") == 1 and out.getvalue().startswith("epoch 2/4 · step 12/40 · ")
+
+
+def epochs(count: int, **values: Any) -> Status:
+    """A status after so many epochs of 10 steps; evaluated in the middle of each."""
+    status = training(10 * count, **values)
+    for number in range(count):
+        status.epochs.add(epoch=number, step=10 * number + 10, values={"loss": 0.5, "auc": number / 10})
+        status.evaluations.add(step=10 * number + 5, values={"loss": 0.25})
+        status.evaluations.add(step=10 * number + 10, values={"auc": number / 10})
+    return status
+
+
+def test_slow_epochs_have_a_line_each_and_quick_ones_one_every_few_seconds() -> None:
+    now, out = [0.0], io.StringIO()
+    display = Plain(out, clock=lambda: now[-1])
+    told: list[list[str]] = []
+    for seconds, status in [
+        (0.0, training(1)),
+        (10.0, epochs(1)),
+        (10.1, epochs(2)),
+        (10.2, epochs(3)),
+        (16.0, epochs(4)),
+        (22.0, epochs(2)),
+        (28.0, epochs(3)),
+        (28.1, epochs(4)),
+        (28.2, epochs(4, phase="exporting")),
+    ]:
+        now.append(seconds)
+        display.show(status)
+        told.append([line for line in out.getvalue().splitlines() if line.startswith("epoch") and ": " in line])
+        out.truncate(out.seek(0))
+    assert told == [
+        [],
+        ["epoch 1: loss 0.5 · auc 0"],
+        [],
+        [],
+        ["epoch 4: loss 0.5 · auc 0.3"],
+        [],
+        ["epoch 3: loss 0.5 · auc 0.2"],
+        [],
+        ["epoch 4: loss 0.5 · auc 0.3"],
+    ]
+
+
+def test_evaluations_between_epochs_are_told_too() -> None:
+    assert progress.epoch_lines(epochs(1)) == [(10, "epoch 1: loss 0.5 · auc 0")]
+    assert progress.evaluation_lines(epochs(1)) == [(5, "step 5: val_loss 0.25")]
+    assert progress.evaluation_lines(Status(job="evaluate", evaluations=[Evaluation(values={"loss": 1})])) == []
