@@ -37,12 +37,12 @@ BEAT_SECONDS = 0.25
 
 @dataclass
 class Pretending:
-    """A provisioner whose workers are entries of a list; who is killed is told so."""
+    """A provisioner whose workers are entries of a list."""
 
-    coordinator: Coordinator | None = None
     alive: list[int] = field(default_factory=list)
+    explain_seconds: float = 0.0
 
-    def recover(self) -> Recovered:
+    async def recover(self) -> Recovered:
         return Recovered(0, ())
 
     def start(self, worker_id: int) -> None:

@@ -152,7 +152,7 @@ class Record:
         self, step: int, epoch: int, loss: float, records: int, seconds: float, useful: float, rate: float
     ) -> None:
         # Steps are told several at a time, without a time of their own.
-        self._time = max(self._time, self._newest("time") + seconds)
+        self._time = max(self._time, (self._newest("time") or self._time) + seconds)
         row = (step, self._time, epoch, loss, loss, loss, records, seconds, useful, rate, self.serial, 1)
         self.steps.append(row)
         if self.rounds:

@@ -113,7 +113,7 @@ export class Chart {
   }
 
   line(each) {
-    if (each.hidden) return { show: true, stroke: "transparent", width: 0, points: { show: false } };
+    if (each.hidden) return { stroke: "transparent", width: 0, fill: each.fill ? () => colour(each.fill) : undefined, points: { show: false } };
     return {
       label: each.label,
       stroke: () => colour(each.colour),

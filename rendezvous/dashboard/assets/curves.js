@@ -11,11 +11,12 @@ const FRESH = 40; // and so many single steps behind merged ones, which look wil
 const RELOAD_MS = 3000;
 const REDRAW_MS = 400;
 const ACTIVITY_MS = 2000;
+const SAMPLE = 60; // heartbeats in a point
 const RANGES = {
   step: [["all", "all steps"], [10000, "last 10,000"], [1000, "last 1,000"], [100, "last 100"]],
   time: [["all", "all the time"], [3600, "last hour"], [600, "last 10 minutes"], [60, "last minute"]],
 };
-const COLUMNS = ["step", "epoch", "time", "loss", "loss_min", "loss_max", "records_per_second", "step_seconds", "useful_seconds", "learning_rate"];
+const COLUMNS = ["step", "epoch", "count", "time", "loss", "loss_min", "loss_max", "records_per_second", "step_seconds", "useful_seconds", "learning_rate"];
 const SHARES = ["input", "compute", "allreduce", "other"];
 
 const empty = (names) => Object.fromEntries(names.map((name) => [name, []]));
@@ -28,6 +29,7 @@ export class Curves {
     this.log = false;
     this.points = empty(COLUMNS);
     this.activity = empty(["time", ...SHARES]);
+    this.activityPoints = 60;
     this.figures = [];
     this.rounds = [];
     this.newest = { step: 0, time: 0 };
@@ -96,9 +98,12 @@ export class Curves {
   async loadActivity() {
     if (document.hidden || !this.charts.has("activity")) return;
     const [from, to] = this.limits("time");
-    const found = await get("activity", { points: 160, from: Math.max(0, from), to: to + 1 }).catch(() => null);
+    const found = await get("activity", { points: this.activityPoints, from: Math.max(0, from), to: to + 1 }).catch(() => null);
     if (found) {
       this.activity = found.points;
+      // So many points that each stands for a sample of some size.
+      const samples = SHARES.reduce((sum, name) => sum + found.points[name].reduce((one, other) => one + other, 0), 0);
+      this.activityPoints = Math.max(6, Math.min(120, Math.floor(samples / SAMPLE)));
       this.redraw();
     }
   }
@@ -206,7 +211,7 @@ export class Curves {
     const trains = this.job.kind === "train";
     if (trains) this.drawLoss();
     if (trains) this.drawMetrics();
-    this.chart("rate", { title: "Throughput", unit: "records / s", zero: true, format: (value) => figure(value >= 100 ? Math.round(value) : value), series: [{ label: "all workers", colour: "c2", fill: "c2-fill" }] }, [points[this.by], points.records_per_second]);
+    this.drawRate();
     if (trains) {
       this.drawWorkers();
       this.drawActivity();
@@ -233,6 +238,26 @@ export class Curves {
     }
     const setup = { title: "Loss", log: this.log, series, bands: [{ series: [2, 3], colour: "c1-fill" }] };
     this.chart("loss", setup, lines.length > 1 ? join(lines) : lines[0], String(Boolean(told)));
+  }
+
+  /** Single steps differ widely: the line is the mean over a hundredth of what is seen, the shade the points themselves. */
+  drawRate() {
+    const { points } = this;
+    const seconds = points.step_seconds.map((value, index) => (value ?? 0) * points.count[index]);
+    const records = seconds.map((value, index) => value * (points.records_per_second[index] ?? 0));
+    const window = Math.max(1, Math.ceil(points.step.length / 100));
+    let [inSeconds, inRecords] = [0, 0];
+    const smooth = seconds.map((value, index) => {
+      inSeconds += value - (seconds[index - window] ?? 0);
+      inRecords += records[index] - (records[index - window] ?? 0);
+      return inSeconds > 1e-9 ? inRecords / inSeconds : null;
+    });
+    const series = [
+      { label: "points", hidden: true, fill: "c2-fill" },
+      { label: "all workers", colour: "c2", width: 1.75 },
+    ];
+    const setup = { title: "Throughput", unit: "records / s", zero: true, format: (value) => figure(value >= 100 ? Math.round(value) : value), series };
+    this.chart("rate", setup, [points[this.by], points.records_per_second, smooth]);
   }
 
   drawMetrics() {
