@@ -46,10 +46,16 @@ class Narrator:
         before, self._members = self._members, members
         came = sorted(set(members) - set(before)) if before is not None else []
         went = sorted(set(before) - set(members)) if before is not None else []
-        changes = [*(f"worker {each} has gone" for each in went), *(f"worker {each} is new" for each in came)]
+        changes = [*_said(went, "has gone", "have gone"), *_said(came, "is new", "are new")]
         why = f": {cause}" if before is not None else ""
         who = f"round {number} with {count(len(members), 'worker')} begins at step {first:,}{why}"
         return f"{who}{f' ({changes_text})' if (changes_text := ', '.join(changes)) else ''}"
+
+
+def _said(workers: list[int], one: str, many: str) -> list[str]:
+    if not workers:
+        return []
+    return [f"worker{'s' if workers[1:] else ''} {', '.join(map(str, workers))} {many if workers[1:] else one}"]
 
 
 def _work(line: Line) -> str:

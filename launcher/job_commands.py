@@ -223,7 +223,7 @@ def wait(find: Find, *, quiet: str | bool = False) -> int:
             display.end(handle.status(), handle.output or "its output", handle.logs_hint)
     except KeyboardInterrupt:
         if handle.exit_code is None:
-            print(f"{handle.name} goes on; edl wait {handle.name} waits again, edl stop {handle.name} ends it")
+            print(f"{handle.name} goes on; edl wait {handle.words} waits again, edl stop {handle.words} ends it")
         return 130
     handle.wait()
     return 0

@@ -132,6 +132,7 @@ def _follow(handle: JobHandle, launch: LaunchSpec, output: str, display: Silent)
             display.note(f"dashboard: {page}")
         if not launch.wait and status.phase in RUNNING:
             display.note(f"job {handle.name} goes on in the background; {handle.logs_hint}")
+            display.note(f"edl status {handle.words} --watch shows it, edl wait {handle.words} waits for its end")
             display.note(f"edl scale {handle.words} N changes its number of workers, edl stop {handle.words} ends it")
             return
     display.end(handle.status(), output, handle.logs_hint)

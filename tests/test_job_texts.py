@@ -133,6 +133,10 @@ HISTORY: list[tuple[dict[str, Any], str]] = [
         {"round": 2, "members": [0, 2], "cause": "worker 1 hung", "kind": "hung", "first_step": 1200},
         "round 2 with 2 workers begins at step 1,200: worker 1 hung (worker 1 has gone, worker 2 is new)",
     ),
+    (
+        {"round": 3, "members": [0, 2, 3, 4], "cause": "joined", "kind": "joined", "first_step": 1300},
+        "round 3 with 4 workers begins at step 1,300: joined (workers 3, 4 are new)",
+    ),
     ({"round": 2, "paused_seconds": 0.213}, "round 2: nobody was stepping for 0.21 s"),
     ({"round": 2, "repeated": 64}, "round 2: 64 records must be computed once more"),
     (
