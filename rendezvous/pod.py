@@ -25,6 +25,7 @@ from edl_allreduce.cluster import (
     WorkerPods,
 )
 from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.errors import EdlError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import EvaluateSpec, Job
@@ -37,7 +38,7 @@ from rendezvous.provisioner.job_state import JobState
 from rendezvous.provisioner.kubernetes import Api
 from rendezvous.provisioner.patience import insist
 from rendezvous.provisioner.pod_keeper import PodKeeper
-from rendezvous.provisioner.pods import Owner, container_of
+from rendezvous.provisioner.pods import Owner, container_of, is_finished, is_owned_by, worker_id_of
 from rendezvous.telemetry import Telemetry
 from rendezvous.tls import Tls
 
@@ -60,6 +61,7 @@ class PodPlace:
         secret = Path(SECRET_FOLDER)
         self.tls: Tls | None = Tls(secret / CERTIFICATE_FILE, secret / KEY_FILE)
         self.departure = asyncio.Event()
+        self._owner = Owner(folder.name, os.environ["EDL_JOB_UID"])
         self._mirror: Mirror | None = None
 
     @staticmethod
@@ -128,8 +130,9 @@ class PodPlace:
         pods = WorkerPods.from_json((Path(CONFIG_FOLDER) / WORKERS_FILE).read_text(encoding="utf-8"))
         if spec.model.image and DIGEST in spec.model.image:
             container_of(pods.pod, pods.container)["image"] = spec.model.image
-        owner = Owner(self.folder.name, os.environ["EDL_JOB_UID"])
-        return PodKeeper(self._api, owner, pods, self._state, listener, self.departure.set, os.environ["POD_NAME"])
+        return PodKeeper(
+            self._api, self._owner, pods, self._state, listener, self.departure.set, os.environ["POD_NAME"]
+        )
 
     def heed_signals(self, coordinator: Coordinator) -> None:
         """SIGTERM ends this coordinator, not the job: the workers step on until there is another one."""
@@ -142,10 +145,20 @@ class PodPlace:
         if self._mirror:
             await asyncio.to_thread(self._mirror.end, status_to_json(status))
         self._state.final_status = status_to_json(status)
-        await insist("write how the job has ended", self._state.save)
-        if status.exit_code:
-            await insist("end the Job", self._api.give_up)
+        try:
+            await insist("write how the job has ended", self._state.save)
+            await insist("delete its workers", self._delete_workers)
+            if status.exit_code:
+                await insist("end the Job", self._api.give_up)
+        except EdlError as error:  # the job has been deleted, or its rights have: nobody asks any more
+            log.error("%s", error)
         write_status(self.folder, status)
+
+    def _delete_workers(self) -> None:
+        """Leaves none of a job whose coordinator could not even begin."""
+        for pod in self._api.list_pods()[0]:
+            if worker_id_of(pod) is not None and is_owned_by(pod, self._owner) and not is_finished(pod):
+                self._api.delete_pod(pod["metadata"]["name"], pod["metadata"]["uid"], 0)
 
 
 def _mirror_of(spec: Job, job: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -57,19 +56,22 @@ class Api:
 
     Args:
         job, namespace: the job.
+        settings: a Configuration of the client; by default the one of the pod in which this runs.
+
+    Raises:
+        UsageError: the package kubernetes is not installed.
     """
 
-    def __init__(self, job: str, namespace: str) -> None:
+    def __init__(self, job: str, namespace: str, settings: Any = None) -> None:
         self.job, self.namespace = job, namespace
         self._selected = ("labelSelector", f"{LABEL_JOB}={job}")
-        settings = client.Configuration()
-        if "KUBERNETES_SERVICE_HOST" in os.environ:
+        if settings is None:
+            settings = client.Configuration()
             config.load_incluster_config(settings)
-        else:
-            config.load_kube_config(client_configuration=settings)
         settings.retries = False
         settings.socket_options = _KEEP_ASKING
         self._client = client.ApiClient(settings)
+        self._streams: set[Any] = set()
 
     # Pods.
 
@@ -155,8 +157,10 @@ class Api:
         self._ask("PATCH", f"/apis/batch/v1/namespaces/{{namespace}}/jobs/{self.job}", body=body)
 
     def close(self) -> None:
-        """Closes idle connections."""
-        self._client.close()
+        """Breaks off watches, which raise Unreachable then, and closes idle connections."""
+        for response in list(self._streams):
+            response.shutdown()
+        self._client.rest_client.pool_manager.clear()
 
     def _ask(
         self, method: str, path: str, body: Any = None, query: list[tuple[str, str]] | None = None
@@ -169,11 +173,16 @@ class Api:
         import urllib3
 
         response = self._call("GET", path, None, query, (CALL_SECONDS[0], QUIET_SECONDS), stream=True)
+        self._streams.add(response)
         try:
-            yield from (line for line in response if line.strip())
+            for line in response:
+                if not line.endswith(b"\n"):
+                    raise Unreachable("the API server's answer broke off")
+                yield line
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(_why(error)) from error
         finally:
+            self._streams.discard(response)
             response.close()
 
     def _call(self, method: str, path: str, body: Any, query: Any, timeout: tuple[float, float], stream: bool) -> Any:

@@ -26,10 +26,11 @@ from rendezvous.provisioner.pods import Document, Ended, Owner, Runs, Waits
 
 log = logging.getLogger(__name__)
 
-EXPLAIN_SECONDS = 5.0  # for a worker's status to say how it ended, before its pod, and with it the status, is deleted
+EXPLAIN_SECONDS = 10.0  # for a worker's status to say how it ended, before its pod, and with it the status, is deleted
 END_SECONDS = 15.0  # for workers to end by themselves when the job has ended; it takes some until that is seen
 KILL_SECONDS = 15.0  # for killed pods to be gone
 LINGER_SECONDS = 30.0  # for other containers of a pod to end after its worker has
+KILLED = Ended("was killed", excused=False, ran=False)
 UNNEEDED = Ended("was not needed any more", excused=True, ran=False)
 
 
@@ -222,10 +223,10 @@ class PodKeeper:
         pod = self._pods.get(worker_id)
         if pod is None:
             return
-        ended = pods.gone(document, self._settings.container, self._settings.memory_max)
         if pod.killed and not isinstance(self._look(document), Ended):
-            ended = Ended("was killed", excused=False, ran=ended.ran)
-        self._end(pod, ended)
+            self._end(pod, KILLED)
+        else:
+            self._end(pod, pods.gone(document, self._settings.container, self._settings.memory_max))
 
     def _listed(self, documents: list[Document], asked_at: float) -> None:
         """These are all pods there were at some moment after `asked_at`."""
@@ -256,7 +257,7 @@ class PodKeeper:
             self._tell_runs(pod)
         del self._pods[pod.id]
         seconds = time.monotonic() - pod.runs_since if pod.runs_since is not None else 0.0
-        if not pod.killed:
+        if ended not in (KILLED, UNNEEDED):
             limit = pods.memory_limit(pod.document, self._settings.container) if pod.document else ""
             self._maker.note(pod.id, ended, seconds, limit)
         self._changed.set()

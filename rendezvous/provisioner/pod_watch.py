@@ -77,6 +77,10 @@ class PodWatch:
             log.warning("pods cannot be watched: %s", error)
             self._version = ""
             return reached
+        except Exception:  # whatever it was: pods must be watched
+            log.exception("pods cannot be watched")
+            self._version = ""
+            return False
         return True
 
     def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
