@@ -57,7 +57,7 @@ def _documentation(kind: str) -> str:
     lines += [
         "",
         "Returns:",
-        "    A JobHandle (name, folder, logs_folder, status(), figures, watch(), wait(), scale(), stop(), exit_code)",
+        "    A JobHandle (name, status(), figures, watch(), events(), logs(), wait(), scale(), stop(), exit_code, …)",
         "    of the job, which is done. With wait=False, of one that is at work now; it ends with this Python process.",
         "    None with dry_run=True.",
         "",

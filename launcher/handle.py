@@ -132,7 +132,7 @@ class JobHandle(ABC):
 
         Args:
             follow: go on with what happens from now on, until the job has ended.
-            steps: every step as well.
+            steps: every step, and every task of an evaluation or a prediction, as well.
         """
 
     @abstractmethod

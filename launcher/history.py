@@ -14,6 +14,8 @@ from launcher.client import RETRY_SECONDS, Client
 
 Line = dict[str, Any]
 
+STEP_KEYS = {"loss", "tasks"}  # one of them is in the line of a step, or of a task that is done
+
 RUNS = "_runs"  # in an output: the histories of jobs whose coordinators have no disk of their own (rendezvous.mirror)
 
 
@@ -25,7 +27,7 @@ def told(client: Client, await_end: Callable[[float], bool], follow: bool, steps
     Args:
         await_end: waits for the job's end, at most so many seconds; says whether it has ended.
         follow: go on with what happens until the job has ended.
-        steps: every step as well.
+        steps: every step, and every task of an evaluation or a prediction, as well.
     """
     import grpc
 
@@ -86,5 +88,5 @@ def _lines(texts: Iterable[bytes], steps: bool) -> Iterator[Line]:
             line = json.loads(text)
         except ValueError:
             continue
-        if isinstance(line, dict) and (steps or "loss" not in line):
+        if isinstance(line, dict) and (steps or not line.keys() & STEP_KEYS):
             yield line

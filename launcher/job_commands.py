@@ -137,7 +137,7 @@ def events(find: Find, *, follow: str | bool = False, steps: str | bool = False,
 
     JOB_HELP
     -f, --follow    go on with what happens, until the job has ended
-    --steps         every step as well
+    --steps         every step as well, and every task of an evaluation or a prediction
     --json          the lines of the job's history as they are (rendezvous/telemetry.py explains them)
     PLACE_HELP
 

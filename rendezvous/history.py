@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rendezvous.coordinator import Coordinator
 
 CHUNK_BYTES = 1 << 18
+STEP_KEYS = {"loss", "tasks"}  # one of them is in the line of a step, or of a task that is done
 
 
 async def read(coordinator: Coordinator, follow: bool, steps: bool) -> AsyncGenerator[str, None]:
@@ -21,7 +22,7 @@ async def read(coordinator: Coordinator, follow: bool, steps: bool) -> AsyncGene
 
     Args:
         follow: go on with what is written from now on, until the job has ended.
-        steps: every step as well.
+        steps: every step, and every task of an evaluation or a prediction, as well.
     """
     telemetry, fresh = coordinator.telemetry, asyncio.Event()
     if telemetry.history is None:
@@ -70,5 +71,5 @@ class _Lines:
             told = json.loads(line)
         except ValueError:
             return ""
-        wanted = isinstance(told, dict) and (self._steps or "loss" not in told)
+        wanted = isinstance(told, dict) and (self._steps or not told.keys() & STEP_KEYS)
         return line.decode() if wanted else ""

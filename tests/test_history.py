@@ -110,6 +110,19 @@ def test_what_a_dying_coordinator_has_cut_off_is_passed_over(tmp_path: Path) -> 
     run(test)
 
 
+def test_tasks_are_steps_of_jobs_that_have_no_steps(tmp_path: Path) -> None:
+    async def test() -> None:
+        with open(tmp_path / "history.jsonl", "a+", buffering=1) as file:
+            telemetry = Telemetry(file)
+            telemetry.task_done(pb.TaskDone(tasks=[1], records=10))
+            telemetry.evaluated(pb.Figures(work=1, values={"loss": 0.5}))
+            coordinator: Any = Job(telemetry)
+            for steps, count in ((False, 1), (True, 2)):
+                assert len([line async for line in history.read(coordinator, follow=False, steps=steps)]) == count
+
+    run(test)
+
+
 def test_a_job_without_a_history_has_no_events() -> None:
     async def test() -> None:
         coordinator: Any = Job(Telemetry())
