@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 client = Later("kubernetes.client", "kubernetes", "a job on Kubernetes")
 config = Later("kubernetes.config", "kubernetes", "a job on Kubernetes")
-stream = Later("kubernetes.stream", "kubernetes", "a job on Kubernetes")
 
 Document = dict[str, Any]
 
@@ -96,7 +96,7 @@ class Cluster:
         settings = client.Configuration()
         files = os.environ.get("KUBECONFIG") or "~/.kube/config"
         if any(Path(each).expanduser().is_file() for each in files.split(os.pathsep) if each):
-            own = _load_file(settings, context)
+            own = _load_file(settings, files, context)
         elif "KUBERNETES_SERVICE_HOST" in os.environ and not context:
             try:
                 config.load_incluster_config(settings)
@@ -175,13 +175,13 @@ class Cluster:
 
     def dial(self, pod: str, port: int) -> socket.socket:
         """A connection to a port of a pod, through the API server."""
-        core = client.CoreV1Api(client.ApiClient(self._settings))  # its request method is replaced for the call
+        caller = client.ApiClient(self._settings)
+        caller.request = functools.partial(_forward, self._settings, port)  # as kubernetes.stream does it
         with self._errors():
-            forward = stream.portforward(
-                core.connect_get_namespaced_pod_portforward, pod, self.namespace, ports=str(port)
+            forward = client.CoreV1Api(caller).connect_get_namespaced_pod_portforward(
+                pod, self.namespace, ports=str(port), _preload_content=False
             )
-        connection = forward.socket(port)
-        found: socket.socket = connection._socket  # a real one, for those who need that
+        found: socket.socket = forward.socket(port)._socket  # a real one, for those who need that
         return found
 
     def through_model(self, manifest: Mapping[str, Any], change: Any) -> Document:
@@ -260,19 +260,38 @@ class Cluster:
         return Refused(status, message)
 
 
+def _forward(settings: Any, port: int, method: str, url: str, headers: Any, query_params: Any, **_: Any) -> Any:
+    """Opens a websocket that leads to a port; as kubernetes.stream does, but its thread ends without a word."""
+    from kubernetes.stream import ws_client
+
+    class Forward(ws_client.PortForward):  # type: ignore[misc]
+        def _proxy(self) -> None:
+            try:
+                super()._proxy()
+            except Exception:  # either end has gone: whoever uses the connection sees that it ends
+                for each in self.local_ports.values():
+                    each.python.close()
+
+    try:
+        websocket = ws_client.create_websocket(settings, ws_client.get_websocket_url(url, query_params), headers)
+    except Exception as error:
+        raise client.ApiException(status=0, reason=" ".join(str(error).split())) from error
+    return Forward(websocket, [port])
+
+
 class Missing(Refused):
     """There is no such object."""
 
 
-def _load_file(settings: Any, context: str) -> str:
-    """Reads the kubeconfig; returns the namespace of its context."""
+def _load_file(settings: Any, files: str, context: str) -> str:
+    """Reads the kubeconfig, which may be several files; returns the namespace of its context."""
     try:
-        contexts, current = config.list_kube_config_contexts()
+        contexts, current = config.list_kube_config_contexts(files)
         chosen = next((each for each in contexts if each["name"] == context), None) if context else current
         if chosen is None:
             known = ", ".join(each["name"] for each in contexts)
             raise UsageError(f"--kube_context: there is no context {context!r} in the kubeconfig; there is {known}")
-        config.load_kube_config(context=chosen["name"], client_configuration=settings)
+        config.load_kube_config(files, chosen["name"], settings)
     except config.ConfigException as error:
         raise UsageError(f"the kubeconfig cannot be used: {error}; {HOW_TO_CONNECT}") from None
     return str(chosen["context"].get("namespace") or "default")
