@@ -17,6 +17,7 @@ from rendezvous.events import (
     AskToRestore,
     BeginRound,
     Broke,
+    Cancel,
     Checkpointed,
     Dismiss,
     Drop,
@@ -34,9 +35,11 @@ from rendezvous.events import (
     Scaled,
     Stalled,
     Standing,
+    Started,
     StartWorker,
     Stopped,
     Tick,
+    Waiting,
 )
 from rendezvous.state import Cause, Kind, Phase, Policy, Round, State, Worker, WorkerState
 
@@ -656,3 +659,90 @@ def test_an_export_goes_on_under_another_coordinator() -> None:
     state, effects = decide(unheard(0), Greeted(0, "host", "", exporting))
     assert effects == [] and state.phase is Phase.EXPORTING
     assert decide(state, Exported(0))[0].phase is Phase.DONE
+
+
+# Workers that cannot be started yet.
+
+
+def pending(id: int, since: float = 0.0) -> Worker:
+    return Worker(id, WorkerState.PENDING, since, waits_for="no room")
+
+
+def test_a_worker_that_cannot_be_started_is_pending_and_says_why() -> None:
+    state, _ = decide(State(target=1), Tick())
+    state, effects = decide(state, Waiting(0, "no image"))
+    assert state.workers[0] == Worker(0, WorkerState.PENDING, 100.0, waits_for="no image") and not effects
+    state, _ = decide(state, Waiting(0, "no room"), now=150.0)
+    assert state.workers[0] == Worker(0, WorkerState.PENDING, 100.0, waits_for="no room")
+    state, _ = decide(state, Started(0), now=200.0)
+    assert state.workers[0] == Worker(0, WorkerState.STARTING, 200.0)
+
+
+def test_a_pending_worker_is_never_given_up() -> None:
+    state = gathering(pending(0))
+    later, effects = decide(state, Tick(), now=1e9)
+    assert later == state and not effects and rounds.next_deadline(state, POLICY) is None
+    started, _ = decide(state, Started(0), now=1e9)
+    assert rounds.next_deadline(started, POLICY) == 1e9 + POLICY.busy_timeout
+
+
+def test_a_greeting_may_come_before_the_news_that_there_is_room() -> None:
+    state, _ = decide(gathering(pending(0)), Greeted(0, "host"), Started(0), Waiting(0, "old news"))
+    assert state.workers[0] == Worker(0, WorkerState.PREPARING, 100.0, "host")
+
+
+def test_training_begins_without_pending_workers() -> None:
+    state = gathering(ready(0, since=99.0), pending(1), pending(2))
+    still, effects = decide(state, Tick(), now=100.0)
+    assert not effects and rounds.next_deadline(still, POLICY) == 99.0 + POLICY.gather_timeout
+    state, effects = decide(state, Tick(), now=99.0 + POLICY.gather_timeout)
+    assert isinstance(effects[0], BeginRound) and effects[0].round.members == (0,)
+    state, effects = decide(state, Started(1), Greeted(1, "host"), Ready(1), now=200.0)
+    assert not effects, "the third may come soon"
+    assert decide(state, Tick(), now=206.0)[1] == [AskToPart(1, (0,))], "and whoever has room joins"
+
+
+def test_pending_workers_are_waited_for_where_there_are_too_few() -> None:
+    state = gathering(ready(0), pending(1))
+    policy = replace(POLICY, min_workers=2)
+    assert decide(state, Tick(), now=1e6, policy=policy) == (state, [])
+
+
+def test_scaling_down_cancels_pending_workers_first() -> None:
+    state = training(0, 1, others=(pending(2), pending(3), ready(4)), target=5)
+    state, effects = decide(state, Scaled(4))
+    assert effects == [Cancel(3)] and 3 not in state.workers
+    state, effects = decide(state, Scaled(1))
+    assert effects == [Cancel(2), AskToLeave(4), AskToLeave(1), Dismiss(4)]
+
+
+def test_a_pending_worker_that_is_lost_is_no_failure_of_the_job() -> None:
+    state = gathering(pending(0))
+    for id in range(20):
+        lost = Lost(id if id == 0 else state.next_id - 1, "was deleted before it started", excused=True)
+        state, effects = decide(state, lost)
+        assert effects == [StartWorker(state.next_id - 1)] and state.early_deaths == 0
+        state, _ = decide(state, Waiting(state.next_id - 1, "no room"))
+
+
+@pytest.mark.parametrize("excused", [True, False])
+def test_losses_that_others_have_caused_do_not_count(excused: bool) -> None:
+    lost = Lost(0, "was evicted", excused=excused)
+    state, _ = decide(training(0, 1), lost)
+    assert state.losses_in_place == (0 if excused else 1)
+    state, _ = decide(gathering(preparing(0)), lost)
+    assert state.early_deaths == (0 if excused else 1)
+
+
+def test_a_loss_that_is_explained_by_others_doing_does_not_count_after_all() -> None:
+    state, _ = decide(training(0, 1), Lost(0, "closed its connection"))
+    assert state.losses_in_place == 1
+    state, _ = decide(state, Explained(0, "was preempted", excused=True))
+    assert state.losses_in_place == 0 and state.cause and state.cause.text == "worker 0 was preempted"
+
+
+def test_a_new_coordinator_does_not_wait_for_pending_workers_to_greet() -> None:
+    unheard = Worker(0, WorkerState.UNHEARD, 100.0)
+    state = gathering(unheard, phase=Phase.RECOVERING)
+    state, _ = decide(state, Waiting(0, "no room"))
+    assert state.phase is Phase.GATHERING and state.workers[0].state is WorkerState.PENDING

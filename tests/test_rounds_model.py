@@ -2,6 +2,7 @@
 
 Every run is a random sequence of what workers do, of kills, hangs, departures, broken networks, scalings and restarts
 of the coordinator, in any order in which they can happen, with the words on their way to a killed coordinator lost.
+Some workers cannot be started at once: they are pending until there is room.
 """
 
 from __future__ import annotations
@@ -45,12 +46,14 @@ class Worker:
     failed: bool = False
     frozen: bool = False
     saves: bool = False
+    greeted: bool = False
 
 
 @dataclass
 class World:
     chance: random.Random
     faults: int
+    scarcity: float = 0.0  # how often there is no room for a new worker
     now: float = 0.0
     state: State = field(default_factory=lambda: State(target=3))
     workers: dict[int, Worker] = field(default_factory=dict)
@@ -72,6 +75,11 @@ class World:
                 assert id not in self.used, "ids are never used again"
                 self.used.add(id)
                 self.workers[id] = Worker(id)
+                if self.chance.random() < self.scarcity:
+                    self.say(self.workers[id], WorkerState.PENDING, events.Waiting(id, "no room"))
+            case events.Cancel(id):
+                assert id not in self.workers or not self.workers[id].greeted, "only who has not begun is cancelled"
+                self.remove(id)
             case events.BeginRound(new):
                 assert new.number > self.last_round and len(set(new.members)) == len(new.members)
                 self.last_round = new.number
@@ -142,7 +150,9 @@ class World:
 
     def action_of(self, worker: Worker) -> Action | None:
         known = self.state.workers.get(worker.id)
-        if known and known.state in (WorkerState.STARTING, WorkerState.UNHEARD):
+        if worker.doing is WorkerState.PENDING:
+            return lambda: self.admit(worker)
+        if known and known.state in (WorkerState.PENDING, WorkerState.STARTING, WorkerState.UNHEARD):
             return lambda: self.greet(worker)
         if known is None:
             return lambda: self.remove(worker.id)  # refused: it finds out that it is no longer a member
@@ -165,7 +175,15 @@ class World:
         worker.doing = doing
         self.saying.append(event)
 
+    def admit(self, worker: Worker) -> None:
+        """There is room; that may be known later than the worker's own greeting."""
+        if worker.id in self.state.workers:
+            self.say(worker, WorkerState.STARTING, events.Started(worker.id))
+        else:
+            self.remove(worker.id)
+
     def greet(self, worker: Worker) -> None:
+        worker.greeted = True
         if worker.doing is WorkerState.STARTING:
             worker.doing = WorkerState.PREPARING
             self.tell(events.Greeted(worker.id, "host"))
@@ -234,9 +252,12 @@ class World:
     def kill(self, worker: Worker) -> None:
         self.faults -= 1
         self.remove(worker.id)
-        self.saying.append(events.Lost(worker.id, "was ended by SIGKILL", position=worker.position))
+        pending = worker.doing is WorkerState.PENDING
+        self.saying.append(events.Lost(worker.id, "was killed", position=worker.position, excused=pending))
 
     def freeze(self, worker: Worker) -> None:
+        if worker.doing is WorkerState.PENDING:
+            return  # it does nothing that could hang
         worker.frozen = True
 
         def dropped() -> None:
@@ -259,7 +280,7 @@ class World:
     silent: list[tuple[Worker, Action]] = field(default_factory=list)
 
     def send_away(self, worker: Worker) -> None:
-        if not worker.leaving:
+        if not worker.leaving and worker.doing is not WorkerState.PENDING:
             worker.leaving = True
             self.saying.append(events.Leaving(worker.id))
 
@@ -269,6 +290,9 @@ class World:
         next_id = max(self.used, default=-1) + 1
         target, alive = self.state.target, sorted(self.workers)
         self.state = recovered(target, self.checkpoint, alive, next_id, self.last_round + 1, self.now)
+        for worker in self.workers.values():
+            if worker.doing is WorkerState.PENDING:
+                self.saying.append(events.Waiting(worker.id, "no room"))
         self.tell(events.Tick())
 
     def run(self) -> None:
@@ -295,7 +319,7 @@ class World:
 
 @pytest.mark.parametrize("seed", range(400))
 def test_the_job_is_done_whatever_happens(seed: int) -> None:
-    world = World(random.Random(seed), faults=seed % 25)
+    world = World(random.Random(seed), faults=seed % 25, scarcity=seed % 3 / 3)
     world.run()
     assert world.state.phase is Phase.DONE, world.state.verdict
     assert sorted(world.applied) == list(range(1, LAST + 1))
