@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,20 +230,8 @@ def make(client: DockerClient, plan: Plan, tell: Tell) -> None:
             forcerm=True,
             decode=True,
         )
-        _follow(stream, report)
+        report.follow(stream)
     tell(f"{plan.what}: built {plan.name}")
-
-
-def _follow(stream: Iterable[Mapping[str, Any]], report: Report) -> None:
-    """Takes all messages; an error is raised at the end, which leaves no connection half read."""
-    failed: EdlError | None = None
-    for message in stream:
-        try:
-            report.take(message)
-        except EdlError as error:
-            failed = failed or error
-    if failed:
-        raise failed
 
 
 def _provide_base(client: DockerClient, base: str, tell: Tell) -> None:
@@ -260,7 +248,7 @@ def _provide_base(client: DockerClient, base: str, tell: Tell) -> None:
     name, at, digest = base.partition("@")
     repository, tag = split_reference(name, "base_image")
     try:
-        _follow(client.api.pull(repository, digest if at else tag or "latest", stream=True, decode=True), report)
+        report.follow(client.api.pull(repository, digest if at else tag or "latest", stream=True, decode=True))
     except need("docker.errors", "docker", "building an image").APIError as error:
         raise engine_error(what, str(error.explanation or error)) from error
 
@@ -284,7 +272,7 @@ def push(client: DockerClient, repository: str, tag: str, tell: Tell) -> str:
     tell(f"pushing {repository}:{tag}")
     report = Report(f"{repository}:{tag}", tell)
     messages: Any = client.api.push(repository, tag, stream=True, decode=True)
-    _follow(messages, report)
+    report.follow(messages)
     if not report.digest:
         raise EdlError(f"{repository}:{tag}: the engine told no digest of what it pushed; push again")
     tell(f"pushed {repository}@{report.digest}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from edl_allreduce.errors import EdlError, UsageError
@@ -44,18 +44,25 @@ class Report:
         self.what, self.tell, self.digest, self.step = what, tell, "", ""
         self._clock, self._told = clock, clock()
         self._dockerfile, self._place = dockerfile, ""
+        self._failed: EdlError | None = None
         self._lines: deque[str] = deque(maxlen=SHOWN_LINES)
         self._layers: dict[str, tuple[int, int]] = {}
 
-    def take(self, message: Mapping[str, Any]) -> None:
-        """Takes one message of the engine's stream.
+    def follow(self, messages: Iterable[Mapping[str, Any]]) -> None:
+        """Takes all messages of a stream; an error in it is raised at its end, which leaves no connection half read.
 
         Raises:
-            UsageError, EdlError: the message is an error.
+            UsageError, EdlError: what was done failed.
         """
+        for message in messages:
+            self._take(message)
+        if self._failed:
+            raise self._failed
+
+    def _take(self, message: Mapping[str, Any]) -> None:
         if "error" in message:
             detail = message.get("errorDetail") or {}
-            raise self._failure(str(detail.get("message") or message["error"]).strip())
+            self._failed = self._failed or self._failure(str(detail.get("message") or message["error"]).strip())
         self.digest = (message.get("aux") or {}).get("Digest", self.digest)
         for line in str(message.get("stream", "")).splitlines():
             self._line(COLOURS.sub("", line).strip())

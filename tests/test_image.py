@@ -403,10 +403,10 @@ def report(dockerfile: str = "zoo.Dockerfile") -> tuple[Report, list[str], list[
 def test_steps_are_told_and_long_ones_say_how_far_they_are() -> None:
     followed, told, now = report()
     for text in ("Step 1/3 : ARG X\n", " ---> 0123\n", "Step 2/3 : RUN pip install    a\n"):
-        followed.take({"stream": text})
-    followed.take({"stream": "Collecting a\n"})
+        followed.follow([{"stream": text}])
+    followed.follow([{"stream": "Collecting a\n"}])
     now[0] = 6.0
-    followed.take({"stream": "\x1b[91mCollecting b\x1b[0m\nDownloading c\n"})
+    followed.follow([{"stream": "\x1b[91mCollecting b\x1b[0m\nDownloading c\n"}])
     assert told == ["image of z, step 2/3: RUN pip install a", "image of z, step 2/3: Collecting b"]
 
 
@@ -415,23 +415,23 @@ def test_a_transfer_tells_its_megabytes_and_its_digest() -> None:
     for current, seconds in ((0, 1.0), (30_000_000, 6.0), (60_000_000, 7.0)):
         now[0] = seconds
         detail = {"current": current, "total": 90_000_000}
-        followed.take({"status": "Pushing", "id": "a", "progressDetail": detail})
-    followed.take({"status": "Pushed", "id": "a"})
+        followed.follow([{"status": "Pushing", "id": "a", "progressDetail": detail}])
+    followed.follow([{"status": "Pushed", "id": "a"}])
     now[0] = 20.0
-    followed.take({"status": "Pushing", "id": "b", "progressDetail": {"current": 10_000_000, "total": 10_000_000}})
-    followed.take({"aux": {"Tag": "v1", "Digest": "sha256:00", "Size": 1}})
+    followed.follow([{"status": "Pushing", "id": "b", "progressDetail": {"current": 10_000_000, "total": 10_000_000}}])
+    followed.follow([{"aux": {"Tag": "v1", "Digest": "sha256:00", "Size": 1}}])
     assert told == ["image of z: pushed 30 of 90 MB", "image of z: pushed 100 of 100 MB"]
     assert followed.digest == "sha256:00"
 
 
 def test_a_run_that_fails_shows_its_place_and_its_last_lines() -> None:
     followed, _, _ = report()
-    followed.take({"stream": "Step 8/10 : RUN pip install x\n"})
-    followed.take({"stream": "".join(f"line {number}\n" for number in range(40))})
-    followed.take({"stream": "ERROR: No matching distribution found for humanise==9\n"})
+    followed.follow([{"stream": "Step 8/10 : RUN pip install x\n"}])
+    followed.follow([{"stream": "".join(f"line {number}\n" for number in range(40))}])
+    followed.follow([{"stream": "ERROR: No matching distribution found for humanise==9\n"}])
     reason = "The command '/bin/sh -c pip install x' returned a non-zero code: 1"
     with pytest.raises(UsageError) as raised:
-        followed.take({"errorDetail": {"code": 1, "message": reason}, "error": reason})
+        followed.follow([{"errorDetail": {"code": 1, "message": reason}, "error": reason}])
     first, *lines, last = str(raised.value).splitlines()
     assert first == (
         "image of z: step 8/10 of zoo.Dockerfile (RUN pip install x) failed with exit code 1; its last lines:"
