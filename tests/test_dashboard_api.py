@@ -165,6 +165,18 @@ def test_who_comes_from_another_history_is_told_to_ask_anew(served: Served) -> N
         assert next(id for event, _, id in events if event == "reset")
 
 
+def test_it_speaks_a_few_times_a_second_also_to_who_comes_first_after_a_while(served: Served) -> None:
+    for _ in range(2):
+        until(lambda: served.dashboard.clients == 0)
+        with served.stream() as events:
+            began, told = time.monotonic(), 0
+            for event, _data, _id in events:
+                told += event == "status"
+                if time.monotonic() - began > 0.8:
+                    break
+        assert told <= 6
+
+
 def test_a_client_that_reads_nothing_costs_nothing(served: Served) -> None:
     """Its socket fills up; the others go on."""
     lazy = socket.create_connection(("127.0.0.1", served.dashboard.port))

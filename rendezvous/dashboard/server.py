@@ -44,6 +44,11 @@ class Dashboard:
         self._job, self._hub, self._server = job, hub, server
         self._serving = asyncio.get_running_loop().create_task(server.serve([listener]))
 
+    @property
+    def clients(self) -> int:
+        """How many pages look."""
+        return self._hub.clients
+
     async def close(self) -> None:
         """Tells all pages how the job stands, then ends; returns within seconds whoever is connected."""
         await self._hub.close()

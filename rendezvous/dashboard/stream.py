@@ -55,7 +55,6 @@ class Hub:
     async def close(self) -> None:
         """Ends all streams."""
         self._closed.set()
-        self._beat.set()
         if self._task:
             await self._task
 
@@ -71,8 +70,9 @@ class Hub:
         self.clients -= 1
 
     async def news(self) -> None:
-        """Returns at the next tick."""
-        await self._beat.wait()
+        """Returns at the next tick; at once when there will be none."""
+        if not self.last:
+            await self._beat.wait()
 
     async def _run(self) -> None:
         while self.clients and not self.last:
@@ -81,7 +81,6 @@ class Hub:
             self._make()
             beat, self._beat = self._beat, asyncio.Event()
             beat.set()
-        self._beat.set()
 
     async def _ending(self) -> None:
         waits = [asyncio.ensure_future(each.wait()) for each in (self._view.ended, self._closed)]

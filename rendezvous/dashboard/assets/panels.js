@@ -150,7 +150,7 @@ export class Events {
     const newest = this.events.slice(-this.shown).reverse();
     const rows = newest.map(({ line }) => h("li", {}, line.time ? h("time", { datetime: new Date(1000 * line.time).toISOString() }, moment(line.time)) : h("time", {}, "–"), h("span", {}, words(line))));
     const more = this.events.length > this.shown ? h("button", { type: "button", class: "more", on: { click: () => { this.shown *= 5; this.show(); } } }, "Show earlier events") : null;
-    return fill(box, parts, h("ol", { class: "events", tabindex: 0, role: "region", "aria-labelledby": "events-title" }, rows), more);
+    return fill(box, parts, h("div", { class: "events", tabindex: 0, role: "region", "aria-labelledby": "events-title" }, h("ol", {}, rows)), more);
   }
 }
 
