@@ -8,8 +8,10 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from edl_allreduce import bundle, checkpoint, records, storage, task_spec
 from edl_allreduce.checkpoint import Checkpoint
@@ -18,6 +20,7 @@ from edl_allreduce.control.dataset import dataset_from_message, dataset_to_messa
 from edl_allreduce.dataset import Dataset, make_dataset
 from edl_allreduce.errors import DataError, EdlError
 from edl_allreduce.job_folder import JobFolder, write_whole
+from edl_allreduce.position import Position
 from edl_allreduce.resume import check_data, checkpoint_to_resume
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import Job
@@ -59,7 +62,11 @@ async def _here(folder: JobFolder) -> int:
 async def _in_pod(folder: JobFolder) -> int:
     from rendezvous.pod import PodPlace
 
-    code = await _live(await PodPlace.enter(folder))
+    try:
+        code = await _live(await PodPlace.enter(folder))
+    except EdlError as error:
+        log.error("%s", error)
+        code = error.exit_code
     logging.shutdown()
     os._exit(code)  # calls to an API server that is away need not be waited for
 
@@ -69,8 +76,11 @@ async def _live(place: Place) -> int:
     status = place.final_status
     try:
         if status is None:
-            spec = task_spec.from_json(place.folder.spec.read_text(encoding="utf-8"))
-            return await _run(await place.settle(spec), place)
+            spec = await place.settle(task_spec.from_json(place.folder.spec.read_text(encoding="utf-8")))
+            if await _has_result(spec, place):
+                status = pb.Status(phase="done")  # the coordinator before this one died over saying so
+            else:
+                return await _serve(await _prepare(spec, place), place)
     except EdlError as error:
         log.error("%s", error)
         status = pb.Status(phase="failed", message=str(error), exit_code=error.exit_code)
@@ -78,30 +88,53 @@ async def _live(place: Place) -> int:
     return status.exit_code
 
 
-async def _run(spec: Job, place: Place) -> int:
-    trains, folder, restarts = isinstance(spec, JobSpec), place.folder, place.restarts
-    if restarts and trains and await asyncio.to_thread(bundle.written_by, spec.output.output) == folder.name:
-        await place.end(pb.Status(phase="done"))  # the coordinator before this one died over saying so
-        return 0
+async def _has_result(spec: Job, place: Place) -> bool:
+    if not place.restarts or not isinstance(spec, JobSpec):
+        return False
+    return await asyncio.to_thread(bundle.written_by, spec.output.output) == place.folder.name
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a coordinator must know before it begins.
+
+    Attributes:
+        validation: what a model in training is evaluated on.
+        checkpoint: to go on from.
+        done: of a job of tasks: those whose result is there.
+    """
+
+    spec: Job
+    dataset: Dataset
+    validation: Dataset | None
+    checkpoint: Position | None
+    done: Sequence[int]
+
+
+async def _prepare(spec: Job, place: Place) -> Prepared:
+    folder, restarts = place.folder, place.restarts
     await place.recall(spec)
     newest = await asyncio.to_thread(_newest_checkpoint, spec, restarts) if isinstance(spec, JobSpec) else None
     dataset = await asyncio.to_thread(_dataset, spec, folder, newest)
     validation = await asyncio.to_thread(_validation, spec, folder)
     if newest and not restarts:
         check_data(dataset.fingerprint, newest)
-    there = [] if isinstance(spec, JobSpec) else await asyncio.to_thread(begin_result, spec, dataset)
+    done = [] if isinstance(spec, JobSpec) else await asyncio.to_thread(begin_result, spec, dataset)
+    return Prepared(spec, dataset, validation, newest.position if newest else None, done)
+
+
+async def _serve(job: Prepared, place: Place) -> int:
+    """The exit code."""
+    folder, spec = place.folder, job.spec
     token = folder.token.read_text(encoding="ascii").strip()
     server, port = listen(token, place.address, place.port, place.tls)
     with open(folder.history, "a+", buffering=1, encoding="utf-8") as history:
         telemetry = Telemetry(history, time.time)
-        history.seek(0)
-        last_round = telemetry.replay(history, os.fstat(history.fileno()).st_mtime)
-        telemetry.checkpoint = newest.position if newest else None
-        telemetry.tasks_done |= {task: "" for task in there if task not in telemetry.tasks_done}
+        last_round = _replay(telemetry, history, job)
         provisioner = place.provisioner(port, spec, lambda: coordinator)
-        state = _state(spec, await provisioner.recover(), telemetry, last_round, restarts)
+        state = _state(spec, await provisioner.recover(), telemetry, last_round, place.restarts)
         place.keep(spec, telemetry)
-        coordinator = Coordinator(spec, dataset, place.site, state, telemetry, time.monotonic, validation)
+        coordinator = Coordinator(spec, job.dataset, place.site, state, telemetry, time.monotonic, job.validation)
         await start_serving(server, coordinator)
         write_whole(folder.address, f"{place.address}:{port}")
         place.heed_signals(coordinator)
@@ -110,22 +143,42 @@ async def _run(spec: Job, place: Place) -> int:
             telemetry.listeners.append(board.note)
         coordinator.start(provisioner)
         dashboard = await open_dashboard(coordinator, place, token)
-        if await _departs(coordinator, place):
-            log.info("this coordinator goes, the job goes on")
-            if dashboard:
-                await dashboard.close()
-            await place.leave()
-            return DEPARTED_EXIT_CODE
-        await coordinator.close()
+        departs = await _departs(coordinator, place)
+        if not departs:
+            await coordinator.close()
         if board:
             await asyncio.to_thread(board.close)
         if dashboard:
             await dashboard.close()
+        if departs:
+            log.info("this coordinator goes, the job goes on")
+            await place.leave()
+            return DEPARTED_EXIT_CODE
         status = make_status(coordinator)
         await place.end(status)
         await server.stop(LAST_WATCH_SECONDS)
     log.info("%s%s", status.phase, f": {status.message}" if status.message else "")
     return status.exit_code
+
+
+def _replay(telemetry: Telemetry, history: TextIO, job: Prepared) -> int:
+    """Has telemetry learn what coordinators before have left; returns the number of their last round."""
+    history.seek(0)
+    last_round = telemetry.replay(history, os.fstat(history.fileno()).st_mtime)
+    if _is_cut_off(Path(history.name)):
+        history.write("\n")
+    telemetry.checkpoint = job.checkpoint
+    telemetry.tasks_done |= {task: "" for task in job.done if task not in telemetry.tasks_done}
+    return last_round
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether a dying coordinator has left half a line at the end."""
+    with open(path, "rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _state(spec: Job, left: Recovered, telemetry: Telemetry, last_round: int, restarts: int) -> State:

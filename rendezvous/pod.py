@@ -28,6 +28,7 @@ from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.errors import EdlError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.spec import JobSpec
+from edl_allreduce.storage_retry import persist
 from edl_allreduce.task_spec import EvaluateSpec, Job
 from rendezvous import mirror
 from rendezvous.coordinator import Coordinator, Site
@@ -99,7 +100,7 @@ class PodPlace:
         """Reads the job's mirror, unless this pod has all of it on its own disk."""
         url = _mirror_of(spec, self.folder.name)
         if url and self.restarts:
-            await asyncio.to_thread(mirror.restore, url, self.folder)
+            await asyncio.to_thread(persist, lambda: mirror.restore(url, self.folder))
         elif url:
             await asyncio.to_thread(storage.remove_folder, url)  # of another job that had this name
 

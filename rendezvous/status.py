@@ -8,7 +8,7 @@ from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.position import position_to_message
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import kind_of
-from rendezvous.state import Phase, State, Worker, WorkerState
+from rendezvous.state import Phase, State, Worker, WorkerState, in_state
 
 if TYPE_CHECKING:
     from rendezvous.coordinator import Coordinator
@@ -47,6 +47,8 @@ def make_status(coordinator: Coordinator) -> pb.Status:
         evaluations=telemetry.evaluations,
         epochs=telemetry.epochs,
     )
+    if not state.verdict:
+        status.message = _waiting_for(state, spec.elastic.min_workers if isinstance(spec, JobSpec) else 0)
     if isinstance(spec, JobSpec):
         status.MergeFrom(_training(coordinator, spec))
     else:
@@ -64,7 +66,6 @@ def _training(coordinator: Coordinator, spec: JobSpec) -> pb.Status:
     rate = telemetry.records_per_second()
     left = coordinator.schedule.steps_left(telemetry.position, batch)
     return pb.Status(
-        message="" if state.verdict else _waiting_for(state, spec.elastic.min_workers),
         total_steps=0 if training.minibatch_size else coordinator.schedule.total_steps(batch),
         num_epochs=training.num_epochs,
         loss=telemetry.loss,
@@ -86,10 +87,17 @@ def _phase(coordinator: Coordinator) -> str:
 
 
 def _waiting_for(state: State, min_workers: int) -> str:
-    ready = sum(worker.state is WorkerState.READY for worker in state.workers.values())
-    if state.phase is Phase.GATHERING and ready < min_workers:
-        return f"waiting for workers: {ready} ready, {min_workers} needed"
-    return ""
+    """What a job in which nobody does anything yet is waiting for; empty: nothing in particular."""
+    if state.phase not in (Phase.GATHERING, Phase.WORKING):
+        return ""
+    ready = len(in_state(state, WorkerState.READY))
+    found = [f"waiting for workers: {ready} ready, {min_workers} needed"] if ready < min_workers else []
+    pending = in_state(state, WorkerState.PENDING)
+    if pending and not in_state(state, WorkerState.WORKING):
+        first = pending[0]
+        also = f" (and {len(pending) - 1} more)" if pending[1:] else ""
+        found.append(f"worker {first.id}{also} waits: {first.waits_for}")
+    return "; ".join(found)
 
 
 def _worker(coordinator: Coordinator, worker: Worker, now: float) -> pb.WorkerStatus:
