@@ -240,13 +240,17 @@ class Cluster:
             yield
         except client.ApiException as error:
             raise self._understood(error) from error
+        except AttributeError as error:  # the client looks for a body where there was not even a connection
+            if not isinstance(error.__context__, client.ApiException):
+                raise
+            raise self._understood(error.__context__) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(
                 f"the cluster at {self.host} does not answer: {_why(error)}; `kubectl get nodes` may tell more"
             ) from error
 
     def _understood(self, error: Any) -> EdlError:
-        status, message = int(error.status or 0), str(error.reason)
+        status, message = int(error.status or 0), " ".join(str(error.reason).split())
         with contextlib.suppress(TypeError, ValueError, KeyError):
             message = str(json.loads(error.body)["message"])
         if status == _UNAUTHORISED:
@@ -292,8 +296,10 @@ def _load_file(settings: Any, files: str, context: str) -> str:
             known = ", ".join(each["name"] for each in contexts)
             raise UsageError(f"--kube_context: there is no context {context!r} in the kubeconfig; there is {known}")
         config.load_kube_config(files, chosen["name"], settings)
-    except config.ConfigException as error:
-        raise UsageError(f"the kubeconfig cannot be used: {error}; {HOW_TO_CONNECT}") from None
+    except UsageError:
+        raise
+    except Exception as error:  # a file may hold anything
+        raise UsageError(f"the kubeconfig cannot be used: {' '.join(str(error).split())}; {HOW_TO_CONNECT}") from None
     return str(chosen["context"].get("namespace") or "default")
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from edl_allreduce.errors import JobFailed, UsageError
+from edl_allreduce.errors import EdlError, JobFailed, UsageError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.processes import Process, process_of
 from launcher import client, local, local_jobs
 from launcher.handle import RUNNING
-from launcher.jobs import attach, match, places
+from launcher.jobs import attach, match, places, summaries
 from tests.fakes import enter, gone, planned
 
 
@@ -139,6 +139,40 @@ def test_where_jobs_are_looked_for(
 ) -> None:
     (tmp_path / "config").touch()
     assert places(*given, {"HOME": str(tmp_path)} | environ) == found
+
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+clusters: [{name: far, cluster: {server: "https://127.0.0.1:PORT"}}]
+users: [{name: me, user: {token: secret}}]
+contexts: [{name: far, context: {cluster: far, user: me}}]
+current-context: far
+"""
+
+
+@pytest.mark.parametrize(
+    ("kubeconfig", "problem"),
+    [
+        ("{", "the kubeconfig cannot be used: "),
+        ("[1]", "the kubeconfig cannot be used: "),
+        (KUBECONFIG, "the cluster at https://127.0.0.1:"),
+    ],
+)
+def test_a_cluster_that_is_no_use_hides_no_job_of_this_machine(
+    kubeconfig: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("kubernetes", reason="kubernetes is not installed: pip install 'edl_allreduce[kubernetes]'")
+    folder("digits-1", tmp_path / "home")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (tmp_path / "config").write_text(kubeconfig.replace("PORT", str(server.getsockname()[1])))
+        threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()  # it does not speak TLS
+        found, [note] = summaries()
+    assert [each.name for each in found] == ["digits-1"] and note.startswith("jobs on Kubernetes are not listed: ")
+    assert problem in note and "\n" not in note
+    with pytest.raises(EdlError, match=problem):
+        summaries(backend="kubernetes")
 
 
 def test_an_unknown_backend() -> None:
