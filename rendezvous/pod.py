@@ -39,7 +39,7 @@ from rendezvous.provisioner.job_state import JobState
 from rendezvous.provisioner.kubernetes import Api
 from rendezvous.provisioner.patience import insist
 from rendezvous.provisioner.pod_keeper import PodKeeper
-from rendezvous.provisioner.pods import Owner, container_of, is_finished, is_owned_by, worker_id_of
+from rendezvous.provisioner.pods import Ended, Owner, container_of, is_owned_by, look, worker_id_of
 from rendezvous.telemetry import Telemetry
 from rendezvous.tls import Tls
 
@@ -63,6 +63,7 @@ class PodPlace:
         self.tls: Tls | None = Tls(secret / CERTIFICATE_FILE, secret / KEY_FILE)
         self.departure = asyncio.Event()
         self._owner = Owner(folder.name, os.environ["EDL_JOB_UID"])
+        self._settings = WorkerPods.from_json((Path(CONFIG_FOLDER) / WORKERS_FILE).read_text(encoding="utf-8"))
         self._mirror: Mirror | None = None
 
     @staticmethod
@@ -128,12 +129,11 @@ class PodPlace:
 
     def provisioner(self, port: int, spec: Job, listener: Callable[[], Listener]) -> Provisioner:
         """Makes pods."""
-        pods = WorkerPods.from_json((Path(CONFIG_FOLDER) / WORKERS_FILE).read_text(encoding="utf-8"))
-        if spec.model.image and DIGEST in spec.model.image:
-            container_of(pods.pod, pods.container)["image"] = spec.model.image
-        return PodKeeper(
-            self._api, self._owner, pods, self._state, listener, self.departure.set, os.environ["POD_NAME"]
-        )
+        settings = self._settings
+        if DIGEST in spec.model.image:
+            container_of(settings.pod, settings.container)["image"] = spec.model.image
+        recalled, own_pod = self.departure.set, os.environ["POD_NAME"]
+        return PodKeeper(self._api, self._owner, settings, self._state, listener, recalled, own_pod)
 
     def heed_signals(self, coordinator: Coordinator) -> None:
         """SIGTERM ends this coordinator, not the job: the workers step on until there is another one."""
@@ -158,7 +158,8 @@ class PodPlace:
     def _delete_workers(self) -> None:
         """Leaves none of a job whose coordinator could not even begin."""
         for pod in self._api.list_pods()[0]:
-            if worker_id_of(pod) is not None and is_owned_by(pod, self._owner) and not is_finished(pod):
+            ours = worker_id_of(pod) is not None and is_owned_by(pod, self._owner)
+            if ours and not isinstance(look(pod, self._settings.container), Ended):
                 self._api.delete_pod(pod["metadata"]["name"], pod["metadata"]["uid"], 0)
 
 
