@@ -5,8 +5,10 @@ The first base image takes minutes; the engine keeps it, and with it all layers 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -25,7 +27,9 @@ from tests import images
 
 pytestmark = pytest.mark.timeout(1200)  # the first base image
 
+RUN = uuid.uuid4().hex[:8]
 SECRET = f"secret-{uuid.uuid4().hex}"
+MINE = re.compile(rf".*/edl-test/(zoo|never)-{RUN}")
 MODEL = "import humanize\nNAME = 'first'\n"
 
 LOOK = """
@@ -57,6 +61,8 @@ print(json.dumps({
 def client() -> Iterator[Any]:
     with images.engine() as client:
         yield client
+        for tag in (tag for each in client.images.list() for tag in each.tags if MINE.match(tag)):
+            client.images.remove(tag, force=True)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +72,7 @@ def base(client: Any) -> str:
 
 @pytest.fixture(scope="module")
 def repository() -> str:
-    return f"{images.registry()}/edl-test/zoo-{uuid.uuid4().hex[:8]}"
+    return f"{images.registry()}/edl-test/zoo-{RUN}"
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +194,7 @@ def test_requirements_that_cannot_be_had(tmp_path: Path, base: str, requirements
     (tmp_path / "model.py").write_text("x = 1\n")
     (tmp_path / "requirements.txt").write_text(requirements)
     with pytest.raises(UsageError, match=words) as raised:
-        image.build(tmp_path, "127.0.0.1:9/never/pushed", base, print)
+        image.build(tmp_path, f"127.0.0.1:9/edl-test/never-{RUN}", base, print)
     assert "of zoo.Dockerfile (RUN cd /build/requirements" in str(raised.value)
 
 
@@ -211,19 +217,28 @@ def test_a_registry_that_wants_a_password(zoo: Path, base: str) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Closed) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(UsageError, match=r"the registry refuses \(.*docker login") as raised:
-            image.build(zoo, f"127.0.0.1:{server.server_port}/t/z", base, print)
+            image.build(zoo, f"127.0.0.1:{server.server_port}/edl-test/never-{RUN}", base, print)
         server.shutdown()
     assert "\n" not in str(raised.value)
 
 
 def test_a_registry_that_is_not_there(zoo: Path, base: str) -> None:
     with pytest.raises(UsageError, match="does not reach the registry"):
-        image.build(zoo, "127.0.0.1:9/t/z", base, print)
+        image.build(zoo, f"127.0.0.1:9/edl-test/never-{RUN}", base, print)
 
 
 def test_a_base_image_that_is_not_there(zoo: Path) -> None:
     with pytest.raises(UsageError, match=r"base image .*/edl-test/none:1: there is no such image"):
-        image.build(zoo, "127.0.0.1:9/t/z", f"{images.registry()}/edl-test/none:1", print)
+        image.build(zoo, f"127.0.0.1:9/edl-test/never-{RUN}", f"{images.registry()}/edl-test/none:1", print)
+
+
+def test_the_engine_reads_the_gpu_dockerfile(client: Any) -> None:
+    """As far as can be seen without NVIDIA's images: the whole file is read before the first image is asked for."""
+    plan = dataclasses.replace(image.plan_base(True, "", {}), arguments={"CUDA_DEVEL_IMAGE": "127.0.0.1:9/cuda:1"})
+    told: list[str] = []
+    with pytest.raises(UsageError, match="does not reach the registry"):
+        image.make(client, plan, told.append)
+    assert told == ["base image, step 5/33: FROM ${CUDA_DEVEL_IMAGE} AS builder"]
 
 
 def edl(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
