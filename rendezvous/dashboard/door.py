@@ -26,13 +26,13 @@ async def open_dashboard(coordinator: Coordinator, place: Place, token: str) -> 
 
     A job does not end over that.
     """
-    await asyncio.to_thread(__import__, "rendezvous.dashboard.server")  # a web framework takes its time
     try:
+        await asyncio.to_thread(__import__, "rendezvous.dashboard.server")  # a web framework takes its time
         if place.tls:
             return await _in_pod(coordinator, place, token)
         dashboard = await _here(coordinator, place, token)
         write_whole(place.folder.dashboard, _url(place.address, dashboard.port, token), mode=0o600)
-    except (EdlError, OSError) as error:
+    except (EdlError, ImportError, OSError) as error:
         log.warning("there is no dashboard: %s", error)
         return None
     return dashboard
