@@ -57,7 +57,7 @@ SECRET_TEXT = re.compile(
     rb"|\"private_key\":\s*\"-----BEGIN|aws_secret_access_key\s*=\s*[\"']?[A-Za-z0-9+/]{40}"
 )
 SEARCHED_BYTES = 200_000  # of a file, for what is secret
-LARGE_BYTES = 100_000_000
+LARGE_BYTES, MAX_BYTES = 100_000_000, 10_000_000_000
 MADE = 315532800  # 1980-01-01: the first time that a zip file can express
 
 
@@ -162,7 +162,7 @@ def zoo_context(zoo: Path, listed: Iterable[str], dockerfile: bytes) -> Context:
         dockerfile: the text of zoo.Dockerfile.
 
     Raises:
-        UsageError: no file is left, or requirements.txt names a file that is not there.
+        UsageError: no file is left, or too much, or requirements.txt names a file that is not there.
         StorageError: a file cannot be read.
     """
     files, secret, outside = [], [], []
@@ -173,7 +173,7 @@ def zoo_context(zoo: Path, listed: Iterable[str], dockerfile: bytes) -> Context:
             outside.append(name)
         elif path.is_file():
             with local_errors(str(path)):
-                hidden = is_secret(name) or (path.stat().st_size < SEARCHED_BYTES * 10 and _holds_secret(path))
+                hidden = is_secret(name) or _holds_secret(path)
                 executable = bool(path.stat().st_mode & 0o100)
             if hidden:
                 secret.append(name)
@@ -181,6 +181,11 @@ def zoo_context(zoo: Path, listed: Iterable[str], dockerfile: bytes) -> Context:
                 files.append(Entry(f"zoo/{name}", path, executable))
     if not files:
         raise UsageError(f"{zoo}: no file to put into an image; is it the model zoo, and what does .dockerignore say?")
+    if (size := sum(entry.size for entry in files)) > MAX_BYTES:
+        raise UsageError(
+            f"{zoo}: {size / 1e9:,.0f} GB are too much for an image; is it the model zoo? {zoo}/.dockerignore names what "
+            "to leave out"
+        )
     made = [Entry("Dockerfile", dockerfile), *_requirements(zoo, {entry.name[4:] for entry in files})]
     return Context(tuple(sorted([*files, *made], key=lambda entry: entry.name)), tuple(secret), tuple(outside))
 

@@ -138,6 +138,13 @@ def test_a_large_zoo_is_warned_about(tmp_path: Path) -> None:
     assert "zoo/.dockerignore" in line
 
 
+def test_a_folder_that_is_no_zoo_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "disk.img").open("wb") as file:
+        file.truncate(50_000_000_000)
+    with pytest.raises(UsageError, match="50 GB are too much for an image; is it the model zoo"):
+        planned(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [
