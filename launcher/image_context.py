@@ -183,8 +183,8 @@ def zoo_context(zoo: Path, listed: Iterable[str], dockerfile: bytes) -> Context:
         raise UsageError(f"{zoo}: no file to put into an image; is it the model zoo, and what does .dockerignore say?")
     if (size := sum(entry.size for entry in files)) > MAX_BYTES:
         raise UsageError(
-            f"{zoo}: {size / 1e9:,.0f} GB are too much for an image; is it the model zoo? {zoo}/.dockerignore names what "
-            "to leave out"
+            f"{zoo}: {size / 1e9:,.0f} GB are too much for an image; is it the model zoo? Its .dockerignore names "
+            "what to leave out"
         )
     made = [Entry("Dockerfile", dockerfile), *_requirements(zoo, {entry.name[4:] for entry in files})]
     return Context(tuple(sorted([*files, *made], key=lambda entry: entry.name)), tuple(secret), tuple(outside))
