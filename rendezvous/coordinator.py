@@ -97,6 +97,7 @@ class Coordinator:
         self._overseer = Overseer(self)
         self._concluding: asyncio.Task[None] | None = None
         self._repeated = 0  # records of the step in which the round failed
+        self._unexplained: set[int] = set()  # workers whose streams have ended; it will be told how they have
         self._kept = 0  # up to this step, workers know, nothing need be told again
 
     def start(self, provisioner: Provisioner) -> None:
@@ -208,7 +209,7 @@ class Coordinator:
         if presence:
             presence.outbox.put_nowait(None)
         worker = self.state.workers.get(worker_id)
-        if worker is None or self.state.phase.ended:
+        if worker is None or self.state.phase.ended or worker_id in self._unexplained:
             return
         if worker.leaving and kind is Kind.LOST:
             self._kill_later(worker_id)  # it has said so; let it end
@@ -217,12 +218,14 @@ class Coordinator:
         lost = events.Lost(worker_id, why, kind, presence.position if presence else None)
         patience = self._provisioner.explain_seconds if self._provisioner else 0.0
         if patience and kind is Kind.LOST and worker.state in UNREADY:  # how it ended says whether the job is at fault
+            self._unexplained.add(worker_id)
             asyncio.get_running_loop().call_later(patience, self._lose, lost)
         else:
             self._lose(lost)
 
     def _lose(self, lost: events.Lost) -> None:
         worker = self.state.workers.get(lost.id)
+        self._unexplained.discard(lost.id)
         if worker is not None:
             self.tell(lost)
             self.work.leave(lost.id, lost=not worker.leaving)

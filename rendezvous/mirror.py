@@ -49,7 +49,7 @@ def restore(url: str, folder: JobFolder) -> bool:
     names = set(storage.names_in(url) or ())
     for path in (folder.dataset, folder.validation):
         if path.name in names and not path.exists():
-            path.write_bytes(storage.read_bytes(storage.join(url, path.name)))
+            storage.write_bytes_atomic(str(path), storage.read_bytes(storage.join(url, path.name)))
     parts = sorted(name for name in names if _PART.fullmatch(name))
     if not parts or folder.history.exists():
         return bool(parts)

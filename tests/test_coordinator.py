@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -462,3 +463,82 @@ def test_tasks_evaluations_and_epochs_are_known_to_the_next_coordinator(tmp_path
     assert list(after.epochs) == list(before.epochs) and after.epochs[0].values["val_loss"] == 0.6
     [lost] = after.goodput().lost
     assert (lost.kind, lost.rounds, round(lost.seconds, 3)) == ("evaluation", 2, 0.5)
+
+
+def test_how_a_worker_has_ended_is_waited_for_before_its_loss_counts() -> None:
+    async def test() -> None:
+        async with site(num_workers=2) as job:
+            job.provisioner.explain_seconds = 0.3
+            members = [Member(job.address, id) for id in (0, 1)]
+            for member in members:
+                await member.greet()
+            for member in members:
+                await member.die()
+            await job.until(lambda: len(job.provisioner.killed) == 2)
+            assert sorted(job.coordinator.state.workers) == [0, 1], "their pods will say how they have ended"
+            job.coordinator.process_ended(0, "was OOM-killed (limit 2Gi)", True)
+            assert sorted(job.coordinator.state.workers) == [1, 2] and job.coordinator.state.early_deaths == 0
+            await job.until(lambda: 1 not in job.coordinator.state.workers)
+            assert job.coordinator.state.early_deaths == 1, "nobody has said anything"
+
+    run(test)
+
+
+def test_a_worker_without_room_is_shown_with_the_reason() -> None:
+    async def test() -> None:
+        async with site(num_workers=2, min_workers=2) as job:
+            why = "0/2 nodes are available: 2 Insufficient cpu"
+            for id in (0, 1):
+                job.coordinator.process_waits(id, why)
+            status = await anext(aiter(job.stub.Watch(pb.WatchRequest(), metadata=job.metadata)))
+            assert status.message == f"waiting for workers: 0 ready, 2 needed; worker 0 (and 1 more) waits: {why}"
+            assert [(each.state, each.waits_for) for each in status.workers] == 2 * [("pending", why)]
+            early = Member(job.address, 0)
+            await early.greet()  # that it was started is still on its way from the API server
+            job.coordinator.process_started(0)
+            assert job.coordinator.state.workers[0].state.value == "preparing"
+            job.coordinator.scale(1)
+            assert job.provisioner.killed == [1] and sorted(job.coordinator.state.workers) == [0]
+
+    run(test)
+
+
+def test_workers_are_told_which_steps_a_next_coordinator_will_know() -> None:
+    async def test() -> None:
+        async with site(num_workers=1) as job:
+            member = Member(job.address, 0)
+            await member.join()
+            number = (await member.hears("round")).round.number
+            steps = [pb.Step(step=step, records=1, loss=1.0) for step in range(1, 301)]
+            await member.say(progress=pb.Progress(round=number, steps=steps, position=pb.Position(step=300)))
+            assert (await member.hears("kept")).kept.step == 300
+            job.coordinator.telemetry.mirrored = 310  # from now on, that is what counts
+            steps = [pb.Step(step=step, records=1, loss=1.0) for step in range(301, 901)]
+            await member.say(progress=pb.Progress(round=number, steps=steps, position=pb.Position(step=900)))
+            await job.until(lambda: job.coordinator.telemetry.told == 900)
+            job.coordinator.telemetry.mirrored = 800
+            await member.say(progress=pb.Progress(round=number))
+            assert (await member.hears("kept")).kept.step == 800
+
+    run(test)
+
+
+def test_a_round_that_began_unrecorded_is_noted_when_its_members_greet() -> None:
+    async def test() -> None:
+        state = recovered(1, None, [0], next_id=1, next_round=3, now=time.monotonic())
+        telemetry = Telemetry(history=io.StringIO())
+        known = Round(2, (0,), Position(step=4, offset=128), False, Cause(Kind.START, "start"))
+        telemetry.began(known)
+        async with site(state, telemetry, num_workers=1) as job:
+            member = Member(job.address, 0)
+            now = pb.Round(number=5, members=[0], position=pb.Position(step=6, offset=192))
+            at = pb.Position(step=8, offset=256)
+            welcome = await member.greet(pb.Standing(state="training", position=at, round=now))
+            assert welcome.told_step == 4
+            steps = [pb.Step(step=step, records=32, loss=1.0) for step in (5, 6, 7, 8)]
+            await member.say(progress=pb.Progress(round=5, steps=steps, position=at))
+            await job.until(lambda: job.coordinator.telemetry.told == 8)
+            assert job.coordinator.telemetry.goodput().records == 4 * 32
+            assert [each.number for each in job.coordinator.telemetry.rounds] == [2, 5]
+
+    run(test)

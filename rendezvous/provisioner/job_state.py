@@ -23,6 +23,7 @@ class JobState:
         next_id: larger than the id of every worker there has ever been.
         worker_memory: what workers get; empty: as their manifest says.
         final_status: how the job has ended, a Status in JSON; empty: it has not.
+        superseded: another coordinator has taken over.
     """
 
     def __init__(self, api: Api) -> None:
@@ -34,6 +35,7 @@ class JobState:
         self.next_id = 0
         self.worker_memory = ""
         self.final_status = ""
+        self.superseded = False
 
     def take_over(self) -> None:
         """Reads what the coordinators before have left, and notes that there is another one now.
@@ -78,6 +80,7 @@ class JobState:
                     raise
                 self._read(self._api.read_state())
                 if int(self._saved.get(COORDINATORS, "0")) > self.coordinators + 1:
+                    self.superseded = True
                     raise Superseded("another coordinator has taken over") from refused
                 self._write()
 
