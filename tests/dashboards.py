@@ -85,6 +85,9 @@ class Pretence:
             elif worker.state is WorkerState.RESTORING:
                 position = position_to_message(job.state.checkpoint) if job.state.checkpoint else None
                 job.hear(id, pb.FromWorker(restored=pb.Restored(position=position)))
+            elif worker.state is WorkerState.SAVING:
+                place = position_to_message(place_of(job.telemetry.told))
+                job.hear(id, pb.FromWorker(checkpointed=pb.Checkpointed(position=place)))
             elif worker.leaving and worker.state is not WorkerState.TRAINING:
                 self.provisioner.kill(id)
                 job.process_ended(id, "ended with exit code 0", True)
@@ -195,7 +198,7 @@ async def pretended(
             telemetry.checkpoint = place
         coordinator = Coordinator(spec, dataset, Site(folder.name, "127.0.0.1"), state, telemetry, time.monotonic)
         provisioner = Pretending()
-        coordinator.start(provisioner)  # type: ignore[arg-type]
+        coordinator.start(provisioner)
         dashboard = await serve(coordinator, token=TOKEN, address="127.0.0.1", port=port, **settings)
         try:
             yield Pretence(coordinator, provisioner), dashboard

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import http.client
 import json
 import math
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -19,9 +21,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.datastructures import Headers
 
 from edl_allreduce.control import control_pb2 as pb
+from launcher.certificates import make_certificate
+from rendezvous.dashboard.access import Rules
 from rendezvous.status import make_status
+from rendezvous.tls import Tls
 from tests.dashboards import TOKEN
 from tests.served import Served, until
 
@@ -297,6 +303,38 @@ def test_assets_are_all_that_is_served_of_the_disk(served: Served, path: str) ->
 def test_only_its_own_names(served: Served, host: str, answered: bool) -> None:
     for path in ("/", "/api/status"):
         assert served.ask(path, Host=host)[0] == (200 if answered else 421)
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "host", "code"),
+    [
+        ("/", "", "api.example.com", None),
+        ("/assets/main.js", "", "api.example.com", None),
+        ("/api/status", "", "api.example.com", 421),
+        ("/api/status", "t", "api.example.com", None),
+        ("/api/status", "wrong", "api.example.com", 421),
+        ("/metrics", "", "api.example.com", 421),
+        ("/api/status", "", "job.team.svc:8080", None),
+    ],
+)
+def test_behind_the_proxy_of_the_api_server(path: str, token: str, host: str, code: int | None) -> None:
+    """It passes on the name by which it was called itself; a page brought here by DNS rebinding holds no token."""
+    rules = Rules("t", frozenset({"job.team.svc"}), proxied=True, open_to_readers=True)
+    refusal = rules.refusal("GET", path, Headers({"host": host, "x-edl-token": token}))
+    assert (refusal and refusal[0]) == code
+
+
+def test_with_tls(tmp_path: Path) -> None:
+    made = make_certificate("job", "team", datetime.datetime.now(datetime.timezone.utc))
+    (tmp_path / "tls.crt").write_text(made.certificate)
+    (tmp_path / "tls.key").write_text(made.key)
+    job = Served(tmp_path / "job", tls=Tls(tmp_path / "tls.crt", tmp_path / "tls.key"), hosts=["job.team.svc"])
+    context = ssl.create_default_context(cafile=str(tmp_path / "tls.crt"))
+    connection = http.client.HTTPSConnection("localhost", job.dashboard.port, context=context, timeout=10)
+    connection.request("GET", "/api/job", headers={"X-EDL-Token": TOKEN})
+    assert connection.getresponse().status == 200
+    connection.close()
+    job.close()
 
 
 def test_a_bearer_is_a_holder_of_the_token(served: Served) -> None:
