@@ -57,6 +57,8 @@ class OnKubernetes:
             raise UsageError(
                 "--image_repository, --base_image: nothing is built, since --image is given; leave them out"
             )
+        if self._name[0].isdigit():
+            raise UsageError(f"--job_name: on Kubernetes it begins with a letter, got {self._name!r}")
         self._template = read_pod_template(request.cluster.pod_template)
         self._cluster = Cluster.connect(request.cluster.namespace, request.cluster.kube_context)
 

@@ -91,7 +91,8 @@ def job_name(model_def: str, now: datetime, random: str) -> str:
     parts = model_def.split(".")
     model = parts[-2] if len(parts) > 1 else parts[0]
     ascii_name = "".join(c if c.isascii() and c.isalnum() else "-" for c in model.lower()).strip("-")
-    return f"{ascii_name[:28].rstrip('-') or 'job'}-{now:%Y%m%d-%H%M%S}-{random}"
+    begin = ascii_name if ascii_name[:1].isalpha() else f"job-{ascii_name}".rstrip("-")  # a Service wants a letter
+    return f"{begin[:28].rstrip('-')}-{now:%Y%m%d-%H%M%S}-{random}"
 
 
 def _import_path(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -56,6 +56,7 @@ def test_the_coordinator_finds_this_checkout_behind_what_the_user_set(present: s
         ("a_very_long_name_of_a_file_that_goes_on_and_on.Model", "a-very-long-name-of-a-file-t-"),
         ("Größe.Model", "gr--e-"),
         ("数据.Model", "job-"),
+        ("_3d_net.Model", "job-3d-net-"),
         ("__init__.Model", "init-"),
     ],
 )
