@@ -109,6 +109,13 @@ class ClusterJob:
             text=True,
         )
 
+    @staticmethod
+    def done(cluster: Cluster, name: str, output: Path) -> ClusterJob:
+        """A job that somebody else has submitted, and that has ended."""
+        job = ClusterJob.__new__(ClusterJob)
+        job.cluster, job.name, job.output = cluster, name, output
+        return job
+
     def history(self) -> list[dict[str, Any]]:
         """What the coordinator has mirrored into the output so far, in order."""
         parts = sorted((self.output / "_runs" / self.name).glob("history*.jsonl*"))

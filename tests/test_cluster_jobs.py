@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from edl_allreduce import cluster as names
+from edl_allreduce.trained_model_pb2 import TrainedModel
 from edl_allreduce.worker.audit import consumed
 from tests.clusters import Cluster, ClusterJob
 from tests.jobs import BATCH, REPOSITORY, Job, assert_done, weights
@@ -235,3 +236,107 @@ def nodes() -> Iterator[list[str]]:
     yield found[::-1][:2]
     for each in found:
         subprocess.run(["kubectl", "uncordon", each], check=True, capture_output=True)
+
+
+@pytest.fixture
+def slots(nodes: list[str]) -> Iterator[str]:
+    """A resource of which the whole cluster has three."""
+    for number, node in ((2, nodes[0]), (1, nodes[1])):
+        patch_capacity(node, {"op": "add", "path": SLOTS_PATH, "value": str(number)})
+    yield SLOTS
+    for node in nodes:
+        patch_capacity(node, {"op": "remove", "path": SLOTS_PATH})
+
+
+SLOTS = "example.com/slot"
+SLOTS_PATH = "/status/capacity/example.com~1slot"
+
+
+def patch_capacity(node: str, change: dict[str, str]) -> None:
+    words = ["patch", "node", node, "--subresource=status", "--type=json", "-p", json.dumps([change])]
+    subprocess.run(["kubectl", *words], check=True, capture_output=True)
+
+
+def test_a_job_trains_with_what_there_is_and_takes_more_when_there_is_room(
+    cluster: Cluster, data: str, slots: str
+) -> None:
+    resources = f"cpu=100m,memory=1Gi,{slots}=1"
+    first = train(cluster, data, "first", num_workers=2, worker_resources=resources)
+    first.trains_with(2)
+    second = train(cluster, data, "second", num_workers=2, worker_resources=resources, gather_timeout=5)
+    second.trains_with(1)
+    second.goes_on(5)
+    told = edl(cluster, "status", "second")
+    assert "pending" in told and f"Insufficient {slots}" in " ".join(told.split())
+    edl(cluster, "stop", "first")
+    first.process.communicate(timeout=PATIENCE)
+    second.trains_with(2)
+    edl(cluster, "stop", "second")
+    assert "stopped" in second.process.communicate(timeout=PATIENCE)[0]
+
+
+@pytest.fixture(scope="module")
+def trained(cluster: Cluster, data: str) -> ClusterJob:
+    """A job that a program in a container without Docker has submitted, with strings only; it is done."""
+    cluster.kubectl("apply", "-f", str(REPOSITORY / "docker" / "rbac" / "submitter.yaml"))
+    flags = {
+        "backend": "kubernetes",
+        "namespace": cluster.namespace,
+        "job_name": "submitted",
+        "image": cluster.image,
+        "model_def": "digits.Classifier",
+        "data": data,
+        "output": str(output(cluster, "submitted")),
+        "num_epochs": "5",
+        "num_workers": "2",
+        "volumes": cluster.volumes,
+        "worker_resources": "cpu=100m,memory=1Gi",
+        "worker_limits": "cpu=2,memory=3Gi",
+    }
+    program = (
+        f"import launcher; job = launcher.train(**{flags!r}); assert job.exit_code == 0 and job.figures['loss'] < 2"
+    )
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "submitter"},
+        "spec": {
+            "serviceAccountName": "edl-submitter",
+            "restartPolicy": "Never",
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [
+                {
+                    "name": "submitter",
+                    "image": cluster.image,
+                    "command": ["python", "-c", program],
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                }
+            ],
+        },
+    }
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
+    cluster.kubectl("wait", "pod/submitter", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s")
+    return ClusterJob.done(cluster, "submitted", Path(flags["output"]))
+
+
+def test_predictions_come_from_the_very_image(cluster: Cluster, trained: ClusterJob, digits: Path) -> None:
+    shutil.copytree(digits / "test", cluster.shared / "held-out")
+    found = output(cluster, "predicted")
+    job = ClusterJob(
+        cluster,
+        "predict",
+        "predict",
+        trained_model=trained.output,
+        data=cluster.shared / "held-out",
+        output=found,
+        output_format="csv",
+        num_workers=2,
+    )
+    assert "predicted 360 records" in job.finish()
+    lines = [line for path in sorted(found.glob("*.csv")) for line in path.read_text().splitlines()[1:]]
+    assert len(lines) == 360
+    message = TrainedModel.FromString((trained.output / "trained_model.pb").read_bytes())
+    reference = message.docker_commit_id.removeprefix("docker-pullable://")
+    assert reference.partition("@")[2].startswith("sha256:")
+    [pod, *_] = cluster.pods(job.name).values()
+    assert pod.spec.containers[0].image == reference
