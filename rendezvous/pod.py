@@ -124,7 +124,9 @@ class PodPlace:
 
     async def leave(self) -> None:
         """The newest lines of the history are in the mirror, if that can be done in time."""
-        if self._mirror and not self._state.superseded and not await asyncio.to_thread(self._mirror.close, LEAVE_SECONDS):
+        if self._mirror is None or self._state.superseded:  # then it is another coordinator's to write
+            return
+        if not await asyncio.to_thread(self._mirror.close, LEAVE_SECONDS):
             log.warning("the newest lines of the history are lost with this pod")
 
     def provisioner(self, port: int, spec: Job, listener: Callable[[], Listener]) -> Provisioner:
