@@ -18,8 +18,9 @@ from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control import control_pb2_grpc
 from edl_allreduce.errors import EdlError
 from edl_allreduce.position import Position
-from edl_allreduce.worker import session as sessions
-from edl_allreduce.worker.session import Session, own_address
+from edl_allreduce.worker import access
+from edl_allreduce.worker.access import own_address
+from edl_allreduce.worker.session import Session
 from launcher.certificates import Certificate, make_certificate
 
 HELLO = pb.Hello(worker_id=3, host="here", pid=1)
@@ -155,7 +156,7 @@ def test_a_coordinator_whose_name_is_not_known_yet_is_waited_for(monkeypatch: py
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return known("127.0.0.1", 7077, type=socket.SOCK_DGRAM)
 
-    monkeypatch.setattr(sessions, "NAME_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(access, "NAME_SECONDS", (0.01, 0.01))
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     assert own_address("digits.team.svc", 7077) == "127.0.0.1" and len(asked) == 3
     asked.clear()

@@ -16,7 +16,8 @@ from edl_allreduce import task_spec
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.errors import EdlError
 from edl_allreduce.spec import JobSpec
-from edl_allreduce.worker.session import Session, own_address, read_certificate, read_token
+from edl_allreduce.worker.access import own_address, read_certificate, read_token
+from edl_allreduce.worker.session import Session
 
 log = logging.getLogger("edl_allreduce.worker")
 
@@ -27,7 +28,11 @@ def main() -> int:
     term = _catch_term()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     host, port = arguments.coordinator.rsplit(":", 1)
-    address = own_address(host, int(port))
+    try:
+        address = own_address(host, int(port))
+    except EdlError as error:
+        log.error("%s", error)
+        return error.exit_code
     hello = pb.Hello(worker_id=arguments.worker_id, host=arguments.host, pid=os.getpid(), address=address)
     session = Session(arguments.coordinator, read_token(), hello, read_certificate())
     session.life_line = _take_life_line()

@@ -10,7 +10,6 @@ import logging
 import os
 import queue
 import select
-import socket
 import threading
 import time
 from collections import deque
@@ -23,7 +22,6 @@ import grpc
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control import control_pb2_grpc
 from edl_allreduce.control.position import position_to_message
-from edl_allreduce.errors import EdlError
 from edl_allreduce.position import Position
 
 log = logging.getLogger(__name__)
@@ -32,7 +30,6 @@ HEARTBEAT_SECONDS = 0.25
 STEPS_KEPT = 1 << 16  # until a coordinator says that its successor will know of them
 STEPS_PER_MESSAGE = 1 << 13
 RETRY_SECONDS = (0.02, 0.25)  # between two tries to reach a coordinator: the first, the longest
-NAME_SECONDS = (0.1, 2.0)  # between two tries to find its name: the first, the longest
 REFUSED = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT)
 
 
@@ -342,45 +339,6 @@ CHANNEL_OPTIONS = [
     ("grpc.keepalive_time_ms", 3000),  # a coordinator that cannot be reached is noticed without its help
     ("grpc.keepalive_timeout_ms", 3000),
 ]
-
-
-def own_address(peer: str, port: int, patience: float = 60.0) -> str:
-    """The address of this machine that reaches `peer`.
-
-    A name that is not known yet is waited for: that of a coordinator whose pod has just been started.
-
-    Raises:
-        EdlError: for so many seconds there was no such name, or no way to it.
-    """
-    wait, longest = NAME_SECONDS
-    gives_up = time.monotonic() + patience
-    while True:
-        try:
-            family, _, _, _, target = socket.getaddrinfo(peer, port, type=socket.SOCK_DGRAM)[0]
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect(target)
-                return str(probe.getsockname()[0])
-        except OSError as error:
-            if time.monotonic() + wait > gives_up:
-                raise EdlError(f"coordinator {peer}: {error.strerror or error}, for {patience:g} s") from error
-            log.info("coordinator %s: %s", peer, error.strerror or error)
-        time.sleep(wait)  # no event tells of names
-        wait = min(2 * wait, longest)
-
-
-def read_certificate() -> bytes | None:
-    """The certificate that the coordinator must show, from the file that EDL_TLS_CERTIFICATE names; None: none."""
-    path = os.environ.get("EDL_TLS_CERTIFICATE")
-    if not path:
-        return None
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def read_token() -> str:
-    """The job's token, from the file that EDL_TOKEN_FILE names."""
-    with open(os.environ["EDL_TOKEN_FILE"], encoding="ascii") as file:
-        return file.read().strip()
 
 
 def _has_ended(pipe: int) -> bool:
