@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import socket
 from collections.abc import Generator, Iterator, Mapping
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edl_allreduce import cluster
-from edl_allreduce.errors import EdlError, UsageError
+from edl_allreduce.errors import UsageError
 from edl_allreduce.extras import Later
 from launcher.handle import JobSummary
+from launcher.kubernetes_errors import Missing, unanswered, understood
 
 if TYPE_CHECKING:
     from launcher.kubernetes_job import KubernetesJob
@@ -26,23 +26,9 @@ Document = dict[str, Any]
 
 CALL_SECONDS = (10.0, 60.0)  # to connect, and between two pieces of an answer
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-SUBMITTER = "docker/rbac/submitter.yaml has what a submitter needs"
 HOW_TO_CONNECT = (
     "expected $KUBECONFIG or ~/.kube/config to name a cluster (kind, minikube or your cloud's tool writes it)"
 )
-_NOT_FOUND, _CONFLICT, _FORBIDDEN, _UNAUTHORISED = 404, 409, 403, 401
-
-
-class Refused(UsageError):
-    """The API server does not do what it was asked for; its own words."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Unreachable(EdlError):
-    """There is no answer from the API server."""
 
 
 def attach(name: str, namespace: str = "", kube_context: str = "") -> KubernetesJob:
@@ -126,10 +112,8 @@ class Cluster:
         """An object; None: there is none."""
         try:
             return self._ask("GET", f"{_path(api, kind)}/{name}")
-        except Refused as refused:
-            if refused.status == _NOT_FOUND:
-                return None
-            raise
+        except Missing:
+            return None
 
     def find(self, api: str, kind: str, labels: str = "", fields: str = "") -> list[Document]:
         """All objects of a kind with these labels and fields."""
@@ -239,29 +223,14 @@ class Cluster:
         try:
             yield
         except client.ApiException as error:
-            raise self._understood(error) from error
+            raise understood(int(error.status or 0), error.reason, error.body, self.host) from error
         except AttributeError as error:  # the client looks for a body where there was not even a connection
-            if not isinstance(error.__context__, client.ApiException):
+            cause: Any = error.__context__
+            if not isinstance(cause, client.ApiException):
                 raise
-            raise self._understood(error.__context__) from error
+            raise understood(int(cause.status or 0), cause.reason, cause.body, self.host) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unreachable(
-                f"the cluster at {self.host} does not answer: {_why(error)}; `kubectl get nodes` may tell more"
-            ) from error
-
-    def _understood(self, error: Any) -> EdlError:
-        status, message = int(error.status or 0), " ".join(str(error.reason).split())
-        with contextlib.suppress(TypeError, ValueError, KeyError):
-            message = str(json.loads(error.body)["message"])
-        if status == _UNAUTHORISED:
-            return Refused(status, f"the cluster at {self.host} does not accept this user; log in to it again")
-        if status == _FORBIDDEN:
-            return Refused(status, f"{message}; {SUBMITTER}" if " cannot " in message else message)
-        if status == _NOT_FOUND:
-            return Missing(status, message)
-        if status == 0 or status == 429 or status >= 500:
-            return Unreachable(f"the cluster at {self.host}: {message}{f' ({status})' if status else ''}")
-        return Refused(status, message)
+            raise unanswered(error, self.host) from error
 
 
 def _forward(settings: Any, port: int, method: str, url: str, headers: Any, query_params: Any, **_: Any) -> Any:
@@ -283,10 +252,6 @@ def _forward(settings: Any, port: int, method: str, url: str, headers: Any, quer
     return Forward(websocket, [port])
 
 
-class Missing(Refused):
-    """There is no such object."""
-
-
 def _load_file(settings: Any, files: str, context: str) -> str:
     """Reads the kubeconfig, which may be several files; returns the namespace of its context."""
     try:
@@ -306,13 +271,6 @@ def _load_file(settings: Any, files: str, context: str) -> str:
 def _path(api: str, kind: str) -> str:
     plural = "networkpolicies" if kind == "NetworkPolicy" else f"{kind.lower()}s"
     return f"/{'api' if api == 'v1' else 'apis'}/{api}/namespaces/{{namespace}}/{plural}"
-
-
-def _why(error: BaseException) -> str:
-    """The innermost reason."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def selector(job: str, role: str = "") -> str:

@@ -14,7 +14,8 @@ from edl_allreduce.errors import EdlError, JobFailed, UsageError
 from launcher import history
 from launcher.client import RETRY_SECONDS, Client, how_told
 from launcher.handle import ENDED, JobHandle, error_of
-from launcher.kubernetes import Cluster, Unreachable, selector
+from launcher.kubernetes import Cluster, selector
+from launcher.kubernetes_errors import Unreachable
 from launcher.kubernetes_status import Outlook, final_status, outlook, with_message
 from launcher.kubernetes_way import ClusterWay
 from launcher.manifests import WORKERS

@@ -16,6 +16,7 @@ from edl_allreduce.errors import UsageError
 from launcher import kubernetes
 from launcher.display import Silent
 from launcher.handle import JobHandle
+from launcher.kubernetes_errors import Unreachable
 from launcher.on_kubernetes import OnKubernetes
 from launcher.settings import read_request
 from tests.clusters import Cluster
@@ -201,5 +202,5 @@ def test_a_cluster_that_does_not_answer_is_told(
     host = kubernetes.Cluster.connect().host
     (tmp_path / "config").write_text(config.replace(host, "https://127.0.0.1:9"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-    with pytest.raises(kubernetes.Unreachable, match=r"the cluster at https://127.0.0.1:9 does not answer: .*refused"):
+    with pytest.raises(Unreachable, match=r"the cluster at https://127.0.0.1:9 does not answer: .*refused"):
         kubernetes.jobs()
