@@ -95,7 +95,10 @@ class ClusterSpec:
     annotations: str = flag("annotations of all pods", "", metavar="NAME=VALUE,…", advanced=True)
     shm_size: str = flag("size of a worker's /dev/shm, such as 1Gi", "", metavar="QUANTITY", advanced=True)
     coordinator_resources: str = flag(
-        "what the coordinator asks for and may use", "cpu=250m,memory=1Gi", metavar="NAME=QUANTITY,…", advanced=True
+        "what the coordinator asks for, and may use except CPU, of which it may use more",
+        "cpu=250m,memory=1Gi",
+        metavar="NAME=QUANTITY,…",
+        advanced=True,
     )
     worker_service_account: str = flag(
         "service account of the workers (default: one that may do nothing)", "", metavar="NAME", advanced=True

@@ -43,11 +43,16 @@ def coordinator_pod(job: str, settings: ClusterSpec, image: str) -> dict[str, An
             {"name": "grpc", "containerPort": cluster.GRPC_PORT},
             {"name": "dashboard", "containerPort": cluster.DASHBOARD_PORT},
         ],
-        "resources": {"requests": quantities, "limits": quantities},
+        "resources": {"requests": quantities, "limits": _without_cpu(quantities)},
     }
     account = settings.coordinator_service_account or job
     spec = {"serviceAccountName": account, "automountServiceAccountToken": True}
     return _pod(job, cluster.COORDINATOR, settings, container, mounts, spec)
+
+
+def _without_cpu(quantities: Mapping[str, str]) -> dict[str, str]:
+    """The limits of a coordinator: with one of CPU its start, which is all the CPU it needs, would take a minute."""
+    return {name: quantity for name, quantity in quantities.items() if name != "cpu"}
 
 
 def worker_pod(job: str, namespace: str, settings: ClusterSpec, image: str) -> dict[str, Any]:

@@ -67,6 +67,9 @@ async def _in_pod(folder: JobFolder) -> int:
     except EdlError as error:
         log.error("%s", error)
         code = error.exit_code
+    except Exception:
+        log.exception("unexpected")
+        code = 1
     logging.shutdown()
     os._exit(code)  # calls to an API server that is away need not be waited for
 

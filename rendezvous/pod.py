@@ -87,7 +87,10 @@ class PodPlace:
         return json_format.Parse(text, pb.Status(), ignore_unknown_fields=True) if text else None
 
     async def settle(self, spec: Job) -> Job:
-        """The job with its image pinned to the one that runs here."""
+        """The job with its image pinned to the one that runs here; its workers' audit goes beside the mirror."""
+        url = _mirror_of(spec, self.folder.name)
+        if url and not storage.is_remote(url):
+            self.site = replace(self.site, job_folder=url)
         if DIGEST in spec.model.image:
             return spec
         image = await insist("read the own pod", self._api.running_image, os.environ["POD_NAME"], COORDINATOR)

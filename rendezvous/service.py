@@ -23,6 +23,7 @@ SERVER_OPTIONS = [
     ("grpc.max_send_message_length", 512 << 20),
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),  # workers ask often whether it is still there
+    ("grpc.http2.max_ping_strikes", 0),  # on a busy machine several questions arrive at once
     ("grpc.keepalive_permit_without_calls", 1),
 ]
 MAX_WORKERS = 100_000

@@ -5,7 +5,7 @@ What there is comes from the environment; a test that needs what there is not is
     KUBECONFIG               the cluster; whoever it names may make namespaces and persistent volumes
     EDL_TEST_IMAGE           an image of ours that the nodes can pull; else one is built and pushed to
     EDL_TEST_REGISTRY        a registry that this machine's Docker engine and the nodes reach
-    EDL_TEST_BASE_IMAGE      stands in for python:3.11-slim
+    EDL_TEST_BASE_IMAGE      see tests/images.py
     EDL_TEST_SHARED_FOLDER   a folder of this machine that is at the same path on every node
     EDL_TEST_NODE_DOWN, EDL_TEST_NODE_UP     commands that let a node, named as their last argument, die and come back
 """
@@ -30,6 +30,7 @@ import pytest
 
 from edl_allreduce import cluster as names
 from launcher import image
+from tests import images
 from tests.jobs import REPOSITORY
 
 PATIENCE_SECONDS = 180.0
@@ -210,9 +211,9 @@ def _built_image() -> str:
     registry = os.environ.get("EDL_TEST_REGISTRY")
     if not registry:
         pytest.skip("neither EDL_TEST_IMAGE nor EDL_TEST_REGISTRY is set")
-    if os.environ.get("EDL_TEST_BASE_IMAGE"):
-        os.environ["EDL_PYTHON_IMAGE"] = os.environ["EDL_TEST_BASE_IMAGE"]
-    return image.build(REPOSITORY / "tests" / "zoo", f"{registry}/edl-tests", "", print)
+    with images.engine() as client:
+        base = images.base(client)
+    return image.build(REPOSITORY / "tests" / "zoo", f"{registry}/edl-tests", base.name, print)
 
 
 def _volume(name: str, folder: Path) -> Mapping[str, Any]:

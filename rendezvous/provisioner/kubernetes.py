@@ -152,9 +152,10 @@ class Api:
         return self._ask("PATCH", f"/api/v1/namespaces/{{namespace}}/configmaps/{state_name(self.job)}", body=body)
 
     def give_up(self) -> None:
-        """Has the Job start no other coordinator. Raises Refused, Unreachable."""
-        body = {"spec": {"backoffLimit": 0}}
-        self._ask("PATCH", f"/apis/batch/v1/namespaces/{{namespace}}/jobs/{self.job}", body=body)
+        """Has the Job fail with its next pod that ends, which is ours. Raises Refused, Unreachable."""
+        path = f"/apis/batch/v1/namespaces/{{namespace}}/jobs/{self.job}"
+        so_far = self._ask("GET", path).get("status", {}).get("failed", 0)  # with less, our own pod would be deleted
+        self._ask("PATCH", path, body={"spec": {"backoffLimit": so_far}})
 
     def close(self) -> None:
         """Breaks off watches, which raise Unreachable then, and closes idle connections."""
