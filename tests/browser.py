@@ -45,4 +45,5 @@ def opened(browser: Any, url: str, expected: str = "", **settings: Any) -> Itera
     page.goto(url)
     yield page
     context.close()
-    assert [error for error in errors if not expected or expected not in error] == []
+    unexpected = [error for error in errors if not expected or expected not in error]
+    assert not unexpected, unexpected

@@ -112,7 +112,8 @@ class Pretence:
             job.hear(id, pb.FromWorker(parted=pb.Parted(round=round.number, position=position, failed=failed)))
             return
         progress = pb.Progress(round=round.number, activity=self.chance.choices(_DOING, (5, 70, 20, 5))[0])
-        progress.compute_seconds = self.step_seconds * (0.6 + 0.1 * self.chance.random()) * (3 if id == self.slow else 1)
+        own = self.step_seconds * (0.6 + 0.1 * self.chance.random())
+        progress.compute_seconds = 3 * own if id == self.slow else own
         if id == round.members[0]:
             first = job.telemetry.told + 1
             count = max(1, round_half((now - self._told) / self.step_seconds)) if self._told else 1

@@ -40,7 +40,7 @@ class Served:
             while not self._over.is_set():
                 if self.beats:
                     self.job.beat(time.monotonic())
-                await asyncio.sleep(BEAT_SECONDS / 5)
+                await asyncio.sleep(BEAT_SECONDS if self._settings.get("workers", 0) > 100 else BEAT_SECONDS / 5)
 
     def close(self) -> None:
         self._over.set()

@@ -56,6 +56,28 @@ export async function post(path, body = {}) {
 const SILENCE_MS = 5000; // the server says something several times a second
 const RETRY_MS = [300, 3000];
 
+const HIDDEN_MS = 60000;
+
+/** Lets go of the connection when nobody has looked for a while: browsers hold few to one server. */
+function whenHidden(act) {
+  let timer = null;
+  const look = () => {
+    clearTimeout(timer);
+    if (document.hidden) timer = setTimeout(act, HIDDEN_MS);
+  };
+  document.addEventListener("visibilitychange", look);
+  look();
+  return () => {
+    clearTimeout(timer);
+    document.removeEventListener("visibilitychange", look);
+  };
+}
+
+function seen() {
+  if (!document.hidden) return Promise.resolve();
+  return new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+}
+
 /**
  * The server's events, for ever: connects anew when the connection breaks, and says where it was.
  * EventSource could do all this but send the token's header.
@@ -67,7 +89,11 @@ export async function stream(serial, on) {
   for (;;) {
     const abort = new AbortController();
     let watchdog = setTimeout(() => abort.abort(), SILENCE_MS);
-    let problem = null;
+    let [problem, rests] = [null, false];
+    const look = whenHidden(() => {
+      rests = true;
+      abort.abort();
+    });
     try {
       const answer = await checked(
         await fetch("api/stream", {
@@ -89,7 +115,12 @@ export async function stream(serial, on) {
       problem = error;
     } finally {
       clearTimeout(watchdog);
+      look();
       abort.abort();
+    }
+    if (rests) {
+      await seen();
+      continue;
     }
     if (problem instanceof Refused && problem.status < 500) throw problem;
     on.down(problem, wait);

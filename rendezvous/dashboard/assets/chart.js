@@ -7,6 +7,7 @@ import { count, figure } from "./format.js";
 const FONT = '11px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
 const MARK_PIXELS = 6; // how near the cursor must be to a mark
 const MANY_MARKS = 120; // more than these are drawn as thin lines only
+const MANY_POINTS = 60; // of more values only the line is drawn
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 2 });
 
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -120,7 +121,7 @@ export class Chart {
       width: each.width ?? 1.5,
       fill: each.fill ? () => colour(each.fill) : undefined,
       paths: each.steps ? uPlot.paths.stepped({ align: 1 }) : undefined,
-      points: { show: Boolean(each.points), size: 5, fill: () => colour(each.colour) },
+      points: { show: (plot, index) => each.points && sparse(plot.data[index]), size: 5, fill: () => colour(each.colour) },
       spanGaps: Boolean(each.points),
     };
   }
@@ -215,6 +216,13 @@ export class Chart {
     const over = this.byTime ? "over time" : `over steps ${count(Math.max(0, Math.round(this.range[0])))} to ${count(Math.round(this.range[1]))}`;
     this.picture.setAttribute("aria-label", `${setup.title} ${over}. ${parts.join("; ") || "no values yet"}`);
   }
+}
+
+/** Whether so few values are told that each deserves a point. */
+function sparse(values) {
+  let told = 0;
+  for (const value of values) if (value != null && (told += 1) > MANY_POINTS) return false;
+  return true;
 }
 
 /** Tables with x axes of their own on one x axis. */

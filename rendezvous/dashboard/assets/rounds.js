@@ -4,6 +4,7 @@ import { byId, fill, h, table } from "./dom.js";
 import { clock, count, many, moment } from "./format.js";
 
 const LANES = 24; // workers of which each has a row of its own
+const NAMES = 4; // of those who came or went
 const SHOWN = 12; // rounds, until more are asked for
 
 export class Rounds {
@@ -85,8 +86,8 @@ export class Rounds {
 function changes(each) {
   const some = (ids, total, sign, kind) => {
     if (!total) return null;
-    const names = ids.slice(0, 6).map((id) => `${sign}${id}`).join(" ");
-    const rest = total > 6 ? ` and ${count(total - 6)} more` : "";
+    const names = ids.slice(0, NAMES).map((id) => `${sign}${id}`).join(" ");
+    const rest = total > NAMES ? ` and ${count(total - NAMES)} more` : "";
     return h("span", { class: kind }, names + rest, h("span", { class: "unseen" }, kind === "came" ? " came" : " went"));
   };
   const came = some(each.came, each.came_count, "+", "came");
