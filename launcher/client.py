@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CALL_SECONDS = 10.0  # for the answer to a single call, restarts of the coordinator included
+CALL_SECONDS = 10.0  # for the answer to a single call
 RETRY_SECONDS = 0.2  # between two tries
 POLL_SECONDS = 0.02  # between two looks at the address file
 WATCH_SECONDS = 0.2  # between two statuses, at least
@@ -42,6 +42,10 @@ class Way(Protocol):
     def host(self) -> str:
         """The host for which the certificate is."""
 
+    @property
+    def patience(self) -> float:
+        """Seconds in which a coordinator that died is followed by another one."""
+
     def address(self) -> str | None:
         """Where the coordinator serves, HOST:PORT; None: nowhere yet."""
 
@@ -56,6 +60,7 @@ class LocalWay:
     """The way to a coordinator of this machine: the files of the job's folder."""
 
     certificate, host = b"", ""
+    patience = CALL_SECONDS
 
     def __init__(self, folder: JobFolder) -> None:
         self._folder = folder
@@ -168,7 +173,7 @@ class Client:
         """The answer to a call, of this coordinator or of the one that is started in its place."""
         import grpc
 
-        patience = patience or CALL_SECONDS
+        patience = patience or self._way.patience
         patience_until = time.monotonic() + patience
         while (address := self.await_address()) is not None:
             try:

@@ -27,6 +27,8 @@ class ClusterWay:
         pod: the coordinator's; empty while none runs.
     """
 
+    patience = 90.0  # a pod must be made anew, perhaps on another node
+
     def __init__(self, name: str, where: Cluster, token: str, certificate: str) -> None:
         self.name, self.pod, self.ended = name, "", ""
         self.words = f"{name}{where.flags}"

@@ -183,6 +183,7 @@ def test_an_unknown_backend() -> None:
 @pytest.mark.parametrize("listens", [False, True])
 def test_a_coordinator_that_does_not_answer(listens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "CALL_SECONDS", 0.5)
+    monkeypatch.setattr(client.LocalWay, "patience", 0.5)
     made = folder("a", tmp_path)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -168,7 +168,7 @@ class Coordinator(control_pb2_grpc.CoordinatorServicer):
 class Way:
     """Leads to a coordinator through a tunnel."""
 
-    name, logs_hint, host = "job", "edl logs job", HOST
+    name, logs_hint, host, patience = "job", "edl logs job", HOST, 10.0
 
     def __init__(self, address: str, certificate: str) -> None:
         self._address, self.certificate = address, certificate.encode()
