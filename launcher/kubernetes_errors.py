@@ -36,7 +36,7 @@ def understood(status: int, reason: object, body: object, host: str) -> EdlError
         body: a Status as JSON, where there is one.
         host: the API server's URL.
     """
-    message = str(reason)
+    message = " ".join(str(reason).split())
     with contextlib.suppress(TypeError, ValueError, KeyError):
         message = str(json.loads(body)["message"])  # type: ignore[arg-type]
     if status == _UNAUTHORISED:
