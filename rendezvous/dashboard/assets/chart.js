@@ -23,7 +23,7 @@ export const colour = (name) => getComputedStyle(document.documentElement).getPr
 export class Chart {
   constructor(setup) {
     this.setup = { format: figure, ...setup };
-    this.values = h("span", { class: setup.turned ? "values turned" : "values" });
+    this.values = h("span", { class: "values" });
     this.picture = h("div", { class: "picture", role: "img" });
     this.label = h("div", { class: "mark-label", hidden: true });
     this.element = h(
@@ -37,7 +37,7 @@ export class Chart {
       const reading = h("b", {}, "–");
       const key = h("i", { "aria-hidden": "true" });
       key.style.setProperty("--key", `var(--${each.colour})`);
-      this.values.append(h("span", { class: "value" }, key, `${each.label} `, reading));
+      this.values[setup.turned ? "prepend" : "append"](h("span", { class: "value" }, key, `${each.label} `, reading));
       return reading;
     });
     this.plot = null;
@@ -93,7 +93,7 @@ export class Chart {
         y: { range: (plot, low, high) => this.bounds(low, high), ...(setup.log ? { distr: 3 } : {}) },
       },
       axes: [
-        { ...axis, size: 28, gap: 6, space: 70, ...(byTime ? {} : { values: (plot, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? short.format(tick) : "")) }) },
+        { ...axis, size: 28, gap: 6, space: 70, values: (plot, ticks, index, space, apart) => ticks.map((tick) => (byTime ? hour(tick, apart) : Number.isInteger(tick) ? short.format(tick) : "")) },
         { ...axis, size: 52, gap: 6, space: 34, values: (plot, ticks) => ticks.map((tick) => (tick == null ? "" : setup.format(tick))) },
       ],
       series: [{}, ...setup.series.map((each) => this.line(each))],
@@ -192,7 +192,7 @@ export class Chart {
     const { plot, label } = this;
     const left = plot.cursor.left;
     let near = null;
-    if (left >= 0) {
+    if (left >= 0 && this.picture.matches(":hover")) {
       for (const mark of this.marks()) {
         const away = Math.abs(plot.valToPos(mark.x, "x") - left);
         if (away <= MARK_PIXELS && (!near || away < near.away)) near = { mark, away };
@@ -216,6 +216,16 @@ export class Chart {
     const over = this.byTime ? "over time" : `over steps ${count(Math.max(0, Math.round(this.range[0])))} to ${count(Math.round(this.range[1]))}`;
     this.picture.setAttribute("aria-label", `${setup.title} ${over}. ${parts.join("; ") || "no values yet"}`);
   }
+}
+
+/** A time on an axis whose ticks are so many seconds apart. */
+function hour(seconds, apart) {
+  const date = new Date(1000 * seconds);
+  if (apart >= 86400) return date.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
+  const midnight = apart >= 60 && date.getHours() + date.getMinutes() === 0;
+  if (midnight) return date.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
+  const time = date.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: apart < 60 ? "2-digit" : undefined });
+  return apart < 1 ? `${time}${(seconds % 1).toFixed(1).slice(1)}` : time;
 }
 
 /** Whether so few values are told that each deserves a point. */

@@ -42,7 +42,7 @@ export function wireControls(status) {
   byId("scale").addEventListener("click", () => {
     const now = status().target_workers;
     const input = h("input", { id: "num-workers", type: "number", min: 1, max: 100000, step: 1, required: true, value: now, autofocus: true });
-    const hint = h("p", {}, `${many(now, "worker")} ${now === 1 ? "is" : "are"} wanted now. New ones join, and surplus ones leave, between two steps; the result stays the same.`);
+    const hint = h("p", {}, `${many(now, "worker")} ${now === 1 ? "is" : "are"} wanted now. New ones join, and surplus ones leave, without losing anything that is done.`);
     dialog("Scale", [hint, h("label", { for: "num-workers" }, "Workers"), input], () => {
       const wanted = input.valueAsNumber;
       ask("scale", { num_workers: wanted }, `${many(wanted, "worker")} wanted from now on`);

@@ -1,7 +1,7 @@
 // The curves: what is asked of the API of them, and how they grow; `pictures.js` draws them.
 
 import { get } from "./api.js";
-import { byId, h } from "./dom.js";
+import { byId, h, say } from "./dom.js";
 import { Pictures, SHARES } from "./pictures.js";
 
 const POINTS = 800; // asked for at a time
@@ -22,7 +22,8 @@ const empty = (names) => Object.fromEntries(names.map((name) => [name, []]));
 export class Curves {
   constructor(job) {
     this.job = job;
-    this.by = "step";
+    this.trains = job.kind === "train";
+    this.by = this.trains ? "step" : "time"; // leases have no order worth looking at
     this.range = { last: "all" };
     this.log = false;
     this.points = empty(COLUMNS);
@@ -38,6 +39,8 @@ export class Curves {
   }
 
   wire() {
+    byId("by").hidden = byId("log").parentElement.hidden = !this.trains;
+    if (!this.trains) say(byId("curves-empty"), "No task has been done yet. The curve begins with the first one.");
     byId("by").addEventListener("change", (event) => {
       this.by = event.target.value;
       this.reset();

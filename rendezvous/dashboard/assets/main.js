@@ -36,6 +36,7 @@ class Page {
     say(byId("name"), this.job.name);
     say(byId("kind"), this.job.kind);
     byId("name").title = this.job.name;
+    document.body.dataset.kind = this.job.kind;
     this.curves = new Curves(this.job);
     this.rounds = new Rounds();
     this.fleet = new Workers();
@@ -107,7 +108,7 @@ class Page {
     this.curves.setRounds(rounds);
     this.curves.setFigures(figures);
     this.showRounds();
-    showEvaluations(figures);
+    showEvaluations(figures, this.job);
   }
 
   showRounds() {

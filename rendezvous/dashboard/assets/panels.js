@@ -112,9 +112,13 @@ export function showGoodput(status) {
 
 // Evaluations and ends of epochs.
 
-export function showEvaluations(figures) {
-  const parts = panel("evaluations", "Evaluations", "and ends of epochs");
-  if (!figures.length) return fill(byId("evaluations"), parts, nothing("None yet. Metrics come with the end of an epoch, or with --validation_data."));
+export function showEvaluations(figures, job) {
+  byId("evaluations").hidden = job.kind === "predict";
+  const trains = job.kind === "train";
+  const parts = trains ? panel("evaluations", "Evaluations", "and ends of epochs") : panel("evaluations", "Result");
+  const none = trains ? "None yet. Metrics come with the end of an epoch, or with --validation_data." : "It comes when all tasks are done.";
+  if (!figures.length) return fill(byId("evaluations"), parts, nothing(none));
+  if (!trains) return fill(byId("evaluations"), parts, list(Object.entries(figures.at(-1).values).map(([name, value]) => [name, figure(value)])));
   const names = [...new Set(figures.flatMap((each) => Object.keys(each.values)))].sort((one, other) => key(one).localeCompare(key(other)));
   const rows = figures.slice(-12).reverse().map((each) => h("tr", {}, h("th", { scope: "row" }, each.at_end ? `epoch ${each.epoch + 1}` : "between"), h("td", { class: "number" }, count(each.step)), names.map((name) => h("td", { class: "number" }, figure(each.values[name])))));
   const stopped = figures.findLast((each) => each.stopped)?.stopped;
@@ -162,7 +166,7 @@ export function words(line) {
   if ("checkpoint" in line) return line.error ? `no checkpoint at step ${count(line.checkpoint)}: ${line.error}` : `checkpoint at step ${count(line.checkpoint)}, ${bytes(line.bytes)} in ${clock(line.seconds)}`;
   if ("skipped" in line) return `${many(line.skipped, "record")} left out: ${line.file}, record ${count(line.first)}: ${line.error}`;
   if ("epoch_end" in line) return `epoch ${line.epoch_end + 1} ends at step ${count(line.step)}${named(line.figures)}${line.stopped ? `; ${line.stopped}` : ""}`;
-  if ("evaluation" in line) return `evaluated at step ${count(line.evaluation)}${named(line.figures)}`;
+  if ("evaluation" in line) return `evaluated${line.evaluation ? ` at step ${count(line.evaluation)}` : ""}${named(line.figures)}`;
   if ("tasks" in line) return `${many(line.tasks.length, "task")} done, ${many(line.records, "record")}`;
   if ("target" in line) return `${many(line.target, "worker")} wanted from now on`;
   if ("restart" in line) return `coordinator ${line.restart + 1} takes over`;

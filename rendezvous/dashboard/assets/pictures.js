@@ -6,6 +6,8 @@ import { clock, count, figure, percent } from "./format.js";
 
 export const SHARES = ["input", "compute", "allreduce", "other"]; // of workers' time, from the bottom to the top
 
+const LEASES = 8; // of a job of tasks: so many are looked at together, since several are done at a time
+
 export class Pictures {
   constructor(curves) {
     this.curves = curves;
@@ -36,7 +38,7 @@ export class Pictures {
     byId("curves-empty").hidden = begun;
     byId("charts").hidden = !begun;
     if (!begun) return;
-    const trains = this.curves.job.kind === "train";
+    const { trains } = this.curves;
     if (trains) this.drawLoss();
     if (trains) this.drawMetrics();
     this.drawRate();
@@ -47,7 +49,7 @@ export class Pictures {
       this.drawLearningRate();
     }
     // The loss stands alone in its row when the others come in pairs.
-    this.charts.get("loss")?.element.classList.toggle("wide", this.charts.size % 2 === 1);
+    this.charts.get(trains ? "loss" : "rate")?.element.classList.toggle("wide", this.charts.size % 2 === 1);
   }
 
   drawLoss() {
@@ -73,7 +75,7 @@ export class Pictures {
     const { points } = this.curves;
     const seconds = points.step_seconds.map((value, index) => (value ?? 0) * points.count[index]);
     const records = seconds.map((value, index) => value * (points.records_per_second[index] ?? 0));
-    const window = Math.max(1, Math.ceil(points.step.length / 100));
+    const window = Math.max(this.curves.trains ? 1 : LEASES, Math.ceil(points.step.length / 100));
     let [inSeconds, inRecords] = [0, 0];
     const smooth = seconds.map((value, index) => {
       inSeconds += value - (seconds[index - window] ?? 0);
@@ -81,7 +83,7 @@ export class Pictures {
       return inSeconds > 1e-9 ? inRecords / inSeconds : null;
     });
     const series = [
-      { label: "points", hidden: true, fill: "c2-fill" },
+      { label: "points", hidden: true, fill: this.curves.trains ? "c2-fill" : null },
       { label: "all workers", colour: "c2", width: 1.75 },
     ];
     const setup = { title: "Throughput", unit: "records / s", zero: true, format: (value) => figure(value >= 100 ? Math.round(value) : value), series };
