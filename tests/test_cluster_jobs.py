@@ -23,7 +23,7 @@ from edl_allreduce.worker.audit import consumed
 from tests.clusters import Cluster, ClusterJob
 from tests.jobs import BATCH, REPOSITORY, Job, assert_done, weights
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first has the base image made
 
 PAUSE = 0.08  # seconds of a step: a job must last as long as the things that happen to it
 EPOCHS = 60

@@ -25,7 +25,7 @@ from edl_allreduce.errors import UsageError
 from launcher import image
 from tests import images
 
-pytestmark = pytest.mark.timeout(1200)  # the first base image
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]  # the first base image
 
 RUN = uuid.uuid4().hex[:8]
 SECRET = f"secret-{uuid.uuid4().hex}"
