@@ -19,6 +19,7 @@ from rendezvous.events import (
     Broke,
     Cancel,
     Checkpointed,
+    CheckpointWanted,
     Dismiss,
     Drop,
     Effect,
@@ -344,6 +345,14 @@ def test_rank_0_is_asked_for_a_checkpoint_in_time() -> None:
     assert effects == [] and state.checkpoint == AT
     state, _ = decide(state, Checkpointed(0, None), Checkpointed(0, Position(step=9, offset=576)), policy=SAVING)
     assert state.checkpoint == AT  # the newest complete one
+
+
+@pytest.mark.parametrize("policy", [POLICY, SAVING])
+def test_a_checkpoint_that_somebody_wants_is_asked_for_once(policy: Policy) -> None:
+    state, effects = decide(training(0, 1), CheckpointWanted(), now=5.0, policy=policy)
+    assert effects == [AskToCheckpoint(0)]
+    state, effects = decide(state, Tick(), now=6.0, policy=policy)
+    assert effects == [] and state.checkpoint_due == (65.0 if policy is SAVING else None)
 
 
 def test_going_back_to_a_checkpoint_is_told() -> None:
