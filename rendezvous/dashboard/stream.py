@@ -22,7 +22,7 @@ from rendezvous.dashboard.record import curves
 from rendezvous.dashboard.views import status_view, workers_view
 
 TICK_SECONDS = 0.25
-MANY_WORKERS, MANY_TICKS = 100, 4  # of more workers the table is sent at every 4th tick only
+MANY_WORKERS, MANY_TICK_SECONDS = 100, 0.5  # with more workers, and their table at every other tick only
 MAX_POINTS = 200  # of steps in one message
 MAX_EVENTS = 500  # in one message
 MAX_CLIENTS = 64
@@ -42,7 +42,7 @@ class Hub:
         self.status = self.workers = ""
         self.workers_made = 0  # how often
         self.clients = 0
-        self._ticks = 0
+        self._ticks, self._many = 0, False
         self._beat = asyncio.Event()
         self._closed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -77,7 +77,7 @@ class Hub:
     async def _run(self) -> None:
         while self.clients and not self.last:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._ending(), TICK_SECONDS)
+                await asyncio.wait_for(self._ending(), MANY_TICK_SECONDS if self._many else TICK_SECONDS)
             self._make()
             beat, self._beat = self._beat, asyncio.Event()
             beat.set()
@@ -93,7 +93,8 @@ class Hub:
     def _make(self) -> None:
         status = self._view.status()
         self.status = json.dumps(status_view(status))
-        if self._ticks % (MANY_TICKS if len(status.workers) > MANY_WORKERS else 1) == 0 or self.last:
+        self._many = len(status.workers) > MANY_WORKERS
+        if self._ticks % 2 == 0 or not self._many or self.last:
             self.workers, self.workers_made = json.dumps(workers_view(self._view, status)), self.workers_made + 1
         self._ticks += 1
 
