@@ -76,6 +76,13 @@ class Cluster:
         assert done.returncode == 0, f"{shlex.join(line)}: {done.stderr}"
         return done.stdout
 
+    def until(self, ready: Callable[[], Any], what: str) -> None:
+        """Waits for what the cluster's controllers do in their own time."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not ready():
+            assert time.monotonic() < end, f"{what} did not come: {self.everything()}"
+            time.sleep(0.5)
+
     def everything(self) -> list[str]:
         """The names of all objects here that a job may leave behind."""
         kinds = "jobs,pods,services,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies"

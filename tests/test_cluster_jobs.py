@@ -169,8 +169,8 @@ def test_whatever_happens_to_its_pods(cluster: Cluster, data: str, alone: dict[s
     assert_same_result(job, alone, records)
     started = [int(name.rpartition("-")[2]) for name in cluster.pods(job.name)]
     assert len(started) == len(set(started))
-    cluster.kubectl("delete", "job", job.name, "--cascade=foreground")
-    assert [each for each in cluster.everything() if job.name in each] == []
+    cluster.kubectl("delete", "job", job.name)
+    cluster.until(lambda: not [each for each in cluster.everything() if job.name in each], "the end of all objects")
 
 
 def test_nodes_that_are_drained_and_that_die(
