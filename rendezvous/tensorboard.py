@@ -66,9 +66,10 @@ class TensorBoard:
         writer, uploaded = None, self._clock()
         while (line := self._lines.get()) is not None:
             if writer is None:
-                if "first_step" not in line:
+                first = line.get("first_step", line.get("step"))  # a step: of a round that an earlier coordinator began
+                if first is None:
                     continue
-                writer = SummaryWriter(str(self._folder), purge_step=line["first_step"], flush_secs=2)
+                writer = SummaryWriter(str(self._folder), purge_step=first, flush_secs=2)
             for tag, value, step in scalars_of(line):
                 writer.add_scalar(tag, value, step)
             if text := reform_of(line):

@@ -82,3 +82,12 @@ def test_a_remote_output_gets_the_file_at_the_end(tmp_path: Path) -> None:
 
 def test_other_lines_say_nothing() -> None:
     assert list(scalars_of({"checkpoint": 10, "bytes": 5})) == []
+
+
+def test_a_coordinator_that_goes_on_with_a_round_writes_its_steps(tmp_path: Path) -> None:
+    board = TensorBoard(str(tmp_path), tmp_path / "job")
+    for line in [{"restart": 1, "time": 1.0}, LINES[3]]:
+        board.note(line)
+    board.close()
+    tags = {(value.tag, event.step) for event in events_in(tmp_path / "tensorboard") for value in event.summary.value}
+    assert ("train/loss", 2) in tags
