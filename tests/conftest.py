@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 for name in [name for name in os.environ if name.startswith(("EDL_", "HOROVOD_")) and not name.startswith("EDL_TEST_")]:
     del os.environ[name]
+# Whoever starts the tests in the background of a script has them, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
 
@@ -56,6 +59,13 @@ def train(tmp_path: Path, digits: Path) -> Train:
         return Job(home, defaults | flags)
 
     return start
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of this machine are not looked for in whatever cluster there is, but by tests that are about it."""
+    if request.node.get_closest_marker("cluster") is None:
+        monkeypatch.delenv("KUBECONFIG", raising=False)
 
 
 @pytest.fixture(scope="session")
