@@ -30,6 +30,7 @@ from benchmarks.elasticity.figures import (
 from benchmarks.elasticity.settings import BATCH, LEARNING_RATE, READY_SECONDS, SETTLE_SECONDS, Settings, order_of
 from benchmarks.elasticity.stamps import StampLog, aftermath, longest_gap, until, within
 from edl_allreduce.errors import EdlError
+from edl_allreduce.job_folder import JobFolder
 
 if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status, WorkerStatus
@@ -66,7 +67,7 @@ class OurJob:
             num_workers=settings.workers,
             gather_timeout=60,
         )
-        self.folder: Path = self._job.folder
+        self.folder: Path = JobFolder.of(self._job.name, os.environ).path
 
     def __enter__(self) -> OurJob:
         return self

@@ -19,6 +19,7 @@ from benchmarks.elasticity.peer import Peer, measure_peer
 from benchmarks.elasticity.picture import Curves, draw
 from benchmarks.elasticity.settings import Settings
 from benchmarks.elasticity.stamps import TooLate
+from edl_allreduce.job_folder import JobFolder
 
 Result = dict[str, Any]
 
@@ -61,7 +62,7 @@ def _ours(settings: Settings, found: list[Measurement], result: Result) -> Curve
     last = max(step["epoch"] for step in stormy_steps)  # it was stopped in the middle of that epoch
     _progress(f"undisturbed: 1 worker, {last} epochs")
     calm_job = start(settings, "undisturbed", "", num_epochs=max(1, last))
-    calm = {step["step"]: step["loss"] for step in history.steps(calm_job.folder / "history.jsonl")}
+    calm = {step["step"]: step["loss"] for step in history.steps(JobFolder.of(calm_job.name, os.environ).history)}
     stormy = {step["step"]: step["loss"] for step in stormy_steps if step["step"] in calm}
     difference = max(abs(stormy[step] / calm[step] - 1) for step in stormy)
     usual = summarize(step["useful"] for step in stormy_steps)
