@@ -103,6 +103,21 @@ def test_the_logs_times_of_day_are_found_again_also_past_midnight(tmp_path: Path
     assert list(history.logged(log, "Lost(id=1,", since + 1)) == [since + 1.25]
 
 
+def test_steps_are_told_from_the_ends_of_epochs_and_of_those_done_again_the_last_counts(tmp_path: Path) -> None:
+    lines = (
+        {"round": 1, "members": [0], "kind": "start", "cause": "start", "first_step": 1, "time": 5.0},
+        {"step": 1, "epoch": 1, "loss": 0.5, "useful": 0.1},
+        {"step": 2, "epoch": 1, "loss": 0.4, "useful": 0.1},
+        {"step": 2, "epoch": 1, "loss": 0.3, "useful": 0.1},
+        {"epoch_end": 1, "step": 2, "figures": {"loss": 0.45}, "seconds": 0.1, "stopped": ""},
+        {"round": 1, "paused_seconds": 0.2},
+    )
+    file = tmp_path / "history.jsonl"
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"step": 3, "us')
+    assert [(step["step"], step["loss"]) for step in history.steps(file)] == [(1, 0.5), (2, 0.3)]
+    assert history.rounds(file) == [history.Round(1, 1, "start", 1, 5.0, 0.2)]
+
+
 def test_faults_are_mixed_and_who_leaves_joins_again() -> None:
     order = order_of(("kill", "join", "coordinator"), 5, Random(1))
     assert sorted(order) == sorted(["kill", "coordinator", "join", "leave"] * 5)

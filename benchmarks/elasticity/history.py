@@ -33,15 +33,14 @@ class Round:
 
 def rounds(history: Path) -> list[Round]:
     """The rounds so far, in their order."""
-    lines = [json.loads(line) for line in _whole_lines(history) if '"loss"' not in line]
+    lines = list(_told(history, "round"))
     pauses = {line["round"]: line["paused_seconds"] for line in lines if "paused_seconds" in line}
     return [_round(line, pauses.get(line["round"])) for line in lines if "cause" in line]
 
 
 def steps(history: Path) -> list[dict[str, Any]]:
     """The line of every step that counts, in the order of the steps; of one that was done again, the last."""
-    lines = [json.loads(line) for line in _whole_lines(history) if '"loss"' in line]
-    newest = {line["step"]: line for line in lines}
+    newest = {line["step"]: line for line in _told(history, "useful")}
     return [newest[step] for step in sorted(newest)]
 
 
@@ -74,6 +73,12 @@ def logged(log: Path, text: str, since: float) -> Iterator[float]:
 def _round(line: dict[str, Any], paused_seconds: float | None) -> Round:
     size = len(line["members"])
     return Round(line["round"], size, line["kind"], line["first_step"], line["time"], paused_seconds)
+
+
+def _told(history: Path, key: str) -> Iterator[dict[str, Any]]:
+    """The lines that have the key; not all are parsed: those of steps are many."""
+    lines = (json.loads(line) for line in _whole_lines(history) if f'"{key}"' in line)
+    return (line for line in lines if key in line)
 
 
 def _whole_lines(path: Path) -> list[str]:
