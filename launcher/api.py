@@ -8,8 +8,8 @@ import textwrap
 from typing import Any
 
 from edl_allreduce.flags import Flag
+from launcher.commands.help import default_of
 from launcher.handle import JobHandle
-from launcher.help import default_of
 from launcher.run import run
 from launcher.settings import flags_for
 

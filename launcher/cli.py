@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edl_allreduce.errors import EdlError, UsageError, did_you_mean
-from launcher.arguments import normalise
-from launcher.commands import COMMANDS, Command, check_call, sections, summaries
-from launcher.help import group_help, overview
+from launcher.commands.arguments import normalise
+from launcher.commands.help import group_help, overview
+from launcher.commands.table import COMMANDS, Command, check_call, sections, summaries
 
 HELP = frozenset({"-h", "--help", "help"})
 BROKEN_PIPE = 128 + 13

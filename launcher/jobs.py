@@ -12,8 +12,8 @@ from typing import Protocol
 
 from edl_allreduce.errors import EdlError, UsageError, did_you_mean
 from edl_allreduce.job_folder import home
-from launcher import local_jobs
 from launcher.handle import JobHandle, JobSummary
+from launcher.local import jobs as local_jobs
 
 LOCAL, KUBERNETES = "local", "kubernetes"
 JOB_NAME = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"  # as Kubernetes allows it
@@ -95,15 +95,15 @@ class There:
         return {each.name: not each.ended for each in self.summaries()}
 
     def attach(self, name: str) -> JobHandle:
-        from launcher import kubernetes
+        from launcher.kubernetes import api
 
-        return kubernetes.attach(name, self._namespace, self._context)
+        return api.attach(name, self._namespace, self._context)
 
     def summaries(self) -> list[JobSummary]:
         """A line for each job."""
-        from launcher import kubernetes
+        from launcher.kubernetes import api
 
-        return kubernetes.jobs(self._namespace, self._context)
+        return api.jobs(self._namespace, self._context)
 
 
 def summaries(backend: str = "", namespace: str = "", kube_context: str = "") -> tuple[list[JobSummary], list[str]]:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from edl_allreduce.spec import JobSpec
-from launcher import local, zoo_source
+from launcher import zoo_source
 from launcher.check import check
-from launcher.display import Silent, display_on
+from launcher.display.terminal import Silent, display_on
 from launcher.handle import RUNNING, JobHandle
 from launcher.interrupt import Interruption
-from launcher.plan import make_plan
+from launcher.local import runner
+from launcher.local.plan import make_plan
 from launcher.settings import KUBERNETES, LaunchSpec, Request, read_request
 
 
@@ -83,7 +84,7 @@ def _on_backend(request: Request, now: datetime, random: str) -> Work:
     named = request.job.model.model_zoo if isinstance(request.job, JobSpec) else ""
     request, zoo = _with_zoo(request, os.environ)
     if request.backend == KUBERNETES:
-        from launcher.on_kubernetes import OnKubernetes
+        from launcher.kubernetes.request import OnKubernetes
 
         labels = zoo_source.labels(named, zoo, os.environ) if zoo else {}
         return OnKubernetes(request, zoo, labels, now, random)
@@ -120,7 +121,7 @@ class OnThisMachine:
 
     def start(self, display: Silent, leave: bool) -> JobHandle:
         """Starts its processes."""
-        return local.start(self._plan, detach=leave)
+        return runner.start(self._plan, detach=leave)
 
 
 def _follow(handle: JobHandle, launch: LaunchSpec, output: str, display: Silent) -> None:

@@ -12,7 +12,7 @@ from edl_allreduce.errors import UsageError
 from edl_allreduce.flags import Flag, flag, flags_of
 from edl_allreduce.spec import GROUPS, JobSpec
 from edl_allreduce.task_spec import EvaluateSpec, Job, PredictSpec
-from launcher.cluster_settings import ClusterSpec, ImageSpec
+from launcher.kubernetes.settings import ClusterSpec, ImageSpec
 
 LOCAL, KUBERNETES = "local", "kubernetes"
 BACKENDS = (LOCAL, KUBERNETES)

@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 
 from edl_allreduce import cluster as names
-from launcher import image
+from launcher.image import builder
 from tests import images
 from tests.jobs import REPOSITORY
 
@@ -220,7 +220,7 @@ def _built_image() -> str:
         pytest.skip("neither EDL_TEST_IMAGE nor EDL_TEST_REGISTRY is set")
     with images.engine() as client:
         base = images.base(client)
-    return image.build(REPOSITORY / "tests" / "zoo", f"{registry}/edl-tests", base.name, print)
+    return builder.build(REPOSITORY / "tests" / "zoo", f"{registry}/edl-tests", base.name, print)
 
 
 def _volume(name: str, folder: Path) -> Mapping[str, Any]:

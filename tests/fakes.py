@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from launcher.plan import Plan, make_plan
+from launcher.local.plan import Plan, make_plan
 from launcher.settings import read_request
 
 HERE = Path(__file__).resolve().parent

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from edl_allreduce.errors import UsageError
-from launcher import image
+from launcher.image import builder
 
 SLIM = "edl-test/python:3.11-slim"
 COMPILERS = ("g++", "gcc", "cpp", "make", "git")
@@ -26,7 +26,7 @@ def engine() -> Iterator[Any]:
     """The Docker engine of this machine."""
     with ExitStack() as opened:
         try:
-            client = opened.enter_context(image.engine())
+            client = opened.enter_context(builder.engine())
         except UsageError as error:
             pytest.skip(f"no Docker engine: {error}")
         yield client
@@ -39,10 +39,10 @@ def registry() -> str:
 
 def python_image(client: Any) -> str:
     """An image with Python 3.11 and no compiler; what stands in for Docker's may have one, which is taken away."""
-    if image.has(client, SLIM):
+    if builder.has(client, SLIM):
         return SLIM
     name = os.environ.get("EDL_TEST_BASE_IMAGE", "python:3.11-slim")
-    if not image.has(client, name):
+    if not builder.has(client, name):
         pytest.skip(f"the Docker engine has no {name}; EDL_TEST_BASE_IMAGE may name what stands in for it")
     remove = f"apt-get purge -y --auto-remove {' '.join(COMPILERS)}; rm -rf /var/lib/apt/lists/*"
     container = client.containers.run(name, ["sh", "-c", remove], detach=True)
@@ -60,12 +60,12 @@ def python_image(client: Any) -> str:
     return SLIM
 
 
-def base(client: Any, repository: str = "") -> image.Plan:
+def base(client: Any, repository: str = "") -> builder.Plan:
     """Our base image, built now if the engine has no such one; that takes minutes."""
     environ: Mapping[str, str] = dict(os.environ) | {"EDL_PYTHON_IMAGE": python_image(client)}
-    plan = image.plan_base(False, repository, environ)
-    if not image.has(client, plan.name):
-        image.make(client, plan, print)
+    plan = builder.plan_base(False, repository, environ)
+    if not builder.has(client, plan.name):
+        builder.make(client, plan, print)
     return plan
 
 
@@ -73,4 +73,4 @@ def pushed_base() -> str:
     """Our base image, as the nodes of a cluster can pull it: REGISTRY/edl-allreduce@sha256:…."""
     with engine() as client:
         plan = base(client, f"{registry()}/edl-allreduce")
-        return image.push(client, plan.repository, plan.tag, print)
+        return builder.push(client, plan.repository, plan.tag, print)

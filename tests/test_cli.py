@@ -14,7 +14,7 @@ import pytest
 
 from edl_allreduce.errors import JobFailed, StorageError, UsageError
 from launcher.cli import main
-from launcher.commands import COMMANDS, Command, summaries
+from launcher.commands.table import COMMANDS, Command, summaries
 from launcher.settings import TRAIN_FLAGS
 from tests.fakes import FLAGS, alive, enter, gone
 

@@ -9,10 +9,10 @@ import pytest
 
 from edl_allreduce.errors import UsageError
 from edl_allreduce.spec import JobSpec
-from launcher import pod_options
-from launcher.cluster_check import check_mounted, mounts_of, paths_of
-from launcher.cluster_settings import ClusterSpec, ImageSpec
-from launcher.pod_options import Priority
+from launcher.kubernetes import pod_options
+from launcher.kubernetes.check import check_mounted, mounts_of, paths_of
+from launcher.kubernetes.pod_options import Priority
+from launcher.kubernetes.settings import ClusterSpec, ImageSpec
 from launcher.settings import flags_for, read_request
 
 TRAIN = {"model_zoo": "zoo", "model_def": "digits.Classifier", "data": "/data/*.recordio", "output": "/data/out"}

@@ -23,7 +23,7 @@ from edl_allreduce.errors import CorruptFile, DataError, StorageError, UsageErro
 from edl_allreduce.extras import Later
 from edl_allreduce.table import Wish
 from edl_allreduce.tf_example import read_example
-from launcher.data_commands import convert
+from launcher.commands.data import convert
 from tests import formats
 
 sqlalchemy = pytest.importorskip("sqlalchemy", reason="not installed: pip install 'edl_allreduce[sql]'")

@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.datastructures import Headers
 
 from edl_allreduce.control import control_pb2 as pb
-from launcher.certificates import make_certificate
+from launcher.kubernetes.certificates import make_certificate
 from rendezvous.dashboard.access import Rules
 from rendezvous.status import make_status
 from rendezvous.tls import Tls

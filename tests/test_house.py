@@ -84,7 +84,7 @@ def test_every_contract_notices_its_breach(tmp_path: Path) -> None:
         copy(ROOT / name, tmp_path / name)
     breaches = {
         "edl_allreduce/spec.py": "import rendezvous, edl_allreduce.worker, tensorflow",
-        "launcher/plan.py": "import edl_allreduce.contracts, horovod.tensorflow, docker, pickle",
+        "launcher/local/plan.py": "import edl_allreduce.contracts, horovod.tensorflow, docker, pickle",
         "rendezvous/rounds.py": "import kubernetes, fsspec",
         "model_zoo/digits.py": "import edl_allreduce.worker",
     }

@@ -19,10 +19,10 @@ import pytest
 from edl_allreduce import horovod_recipe
 from edl_allreduce.errors import EdlError, UsageError
 from edl_allreduce.horovod_recipe import build_variables, find_recipe
-from launcher import image, image_package
-from launcher.image_context import Context, Entry, included_files, is_secret
-from launcher.image_package import COMPILES_HOROVOD, SITE, base_context, base_tag, requirements, seeds, wheel
-from launcher.image_report import Report, build_advice, engine_error, innermost
+from launcher.image import builder, package
+from launcher.image.context import Context, Entry, included_files, is_secret
+from launcher.image.package import COMPILES_HOROVOD, SITE, base_context, base_tag, requirements, seeds, wheel
+from launcher.image.report import Report, build_advice, engine_error, innermost
 
 KEY = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEow" * 20 + "\n-----END RSA PRIVATE KEY-----\n"
 BASE = "registry.example.com/base:1"
@@ -37,8 +37,8 @@ def write(folder: Path, **files: str) -> Path:
     return folder
 
 
-def planned(zoo: Path, repository: str = "r.example.com/t/z", base: str = BASE) -> image.Plan:
-    return image.plan_zoo(zoo, repository, base, {}, None)
+def planned(zoo: Path, repository: str = "r.example.com/t/z", base: str = BASE) -> builder.Plan:
+    return builder.plan_zoo(zoo, repository, base, {}, None)
 
 
 def names(context: Context) -> list[str]:
@@ -194,7 +194,7 @@ def test_files_that_requirements_include() -> None:
     ],
 )
 def test_names_of_images(reference: str, expected: tuple[str, str]) -> None:
-    assert image.split_reference(reference) == expected
+    assert builder.split_reference(reference) == expected
 
 
 @pytest.mark.parametrize(
@@ -202,20 +202,20 @@ def test_names_of_images(reference: str, expected: tuple[str, str]) -> None:
 )
 def test_names_that_are_refused(reference: str) -> None:
     with pytest.raises(UsageError, match="--image_repository: .*registry.example.com/team/name") as raised:
-        image.split_reference(reference)
+        builder.split_reference(reference)
     assert "\n" not in str(raised.value)
 
 
 def test_where_pip_looks_is_passed_on_but_passwords_only_to_a_stage_that_vanishes(tmp_path: Path) -> None:
     zoo = write(tmp_path, model_py="x")
     environ = {"PIP_INDEX_URL": "https://u:p@index/simple", "PIP_TRUSTED_HOST": "index", "PIP_CONFIG_FILE": "x"}
-    arguments = image.plan_zoo(zoo, "r/z", BASE, environ, None).arguments
+    arguments = builder.plan_zoo(zoo, "r/z", BASE, environ, None).arguments
     assert arguments == {"BASE_IMAGE": BASE, "PIP_TRUSTED_HOST": "index"}
-    assert (image.plan_base(False, "", environ).arguments or {})["PIP_INDEX_URL"] == "https://u:p@index/simple"
+    assert (builder.plan_base(False, "", environ).arguments or {})["PIP_INDEX_URL"] == "https://u:p@index/simple"
 
 
 def test_a_dry_run_tells_all(tmp_path: Path) -> None:
-    told = image.describe(write(tmp_path / "zoo", model_py="x = 1\n", _env="x"), "r.example.com/z:v1", BASE)
+    told = builder.describe(write(tmp_path / "zoo", model_py="x = 1\n", _env="x"), "r.example.com/z:v1", BASE)
     for words in ("image of zoo: r.example.com/z:v1", f"base image: {BASE}", "COPY zoo/", "6  zoo/model.py", ".env"):
         assert words in told
 
@@ -231,7 +231,7 @@ def test_the_wheel_is_this_installation() -> None:
         there = set(archive.namelist())
         entry_points = archive.read(next(name for name in there if name.endswith("entry_points.txt"))).decode()
     assert {
-        "launcher/dockerfiles/zoo.Dockerfile",
+        "launcher/image/dockerfiles/zoo.Dockerfile",
         "edl_allreduce/control/control.proto",
         "model_zoo/digits.py",
     } <= there
@@ -251,7 +251,7 @@ def test_pip_installs_the_wheel(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target)]
     done = subprocess.run([*pip, str(path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    code = "import launcher.image_package as p; print(p.SITE, len(p.dockerfile('Dockerfile')), len(p.wheel()))"
+    code = "import launcher.image.package as p; print(p.SITE, len(p.dockerfile('Dockerfile')), len(p.wheel()))"
     ran = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": str(target)}, cwd=tmp_path, capture_output=True
     )
@@ -325,7 +325,7 @@ def test_seeds_of_no_cache(tmp_path: Path) -> None:
 
 def instructions(name: str) -> list[tuple[str, str]]:
     """The instructions of one of our Dockerfiles, continuation lines joined."""
-    text = re.sub(r"^#.*\n", "", image_package.dockerfile(name).decode(), flags=re.MULTILINE)
+    text = re.sub(r"^#.*\n", "", package.dockerfile(name).decode(), flags=re.MULTILINE)
     lines = re.sub(r"\\\n", " ", text).splitlines()
     return [(line.split()[0], " ".join(line.split()[1:])) for line in lines if line.strip()]
 

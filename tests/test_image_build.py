@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from edl_allreduce.errors import UsageError
-from launcher import image
+from launcher.image import builder
 from tests import images
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]  # the first base image
@@ -89,7 +89,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(zoo: Path, repository: str, base: str) -> tuple[str, float]:
     """The image of the zoo, and how many seconds it took."""
     began = time.monotonic()
-    return image.build(zoo, repository, base, print), time.monotonic() - began
+    return builder.build(zoo, repository, base, print), time.monotonic() - began
 
 
 def run(client: Any, name: str, *command: str, network: str = "none") -> str:
@@ -160,7 +160,7 @@ def test_the_base_image_is_small(client: Any, base: str) -> None:
 
 def test_an_unchanged_zoo_gives_the_same_image(zoo: Path, repository: str, base: str, built: tuple[str, float]) -> None:
     os.utime(zoo / "model.py", (1, 1))
-    assert image.build(zoo, repository, base, print) == built[0]
+    assert builder.build(zoo, repository, base, print) == built[0]
 
 
 def test_a_changed_model_is_one_small_layer_and_takes_seconds(
@@ -170,7 +170,7 @@ def test_a_changed_model_is_one_small_layer_and_takes_seconds(
     told: list[str] = []
     began = time.monotonic()
     try:
-        changed = image.build(zoo, repository, base, told.append)
+        changed = builder.build(zoo, repository, base, told.append)
     finally:
         (zoo / "model.py").write_text(MODEL)
     seconds = time.monotonic() - began
@@ -194,7 +194,7 @@ def test_requirements_that_cannot_be_had(tmp_path: Path, base: str, requirements
     (tmp_path / "model.py").write_text("x = 1\n")
     (tmp_path / "requirements.txt").write_text(requirements)
     with pytest.raises(UsageError, match=words) as raised:
-        image.build(tmp_path, f"127.0.0.1:9/edl-test/never-{RUN}", base, print)
+        builder.build(tmp_path, f"127.0.0.1:9/edl-test/never-{RUN}", base, print)
     assert "of zoo.Dockerfile (RUN cd /build/requirements" in str(raised.value)
 
 
@@ -217,27 +217,27 @@ def test_a_registry_that_wants_a_password(zoo: Path, base: str) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Closed) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(UsageError, match=r"the registry refuses \(.*docker login") as raised:
-            image.build(zoo, f"127.0.0.1:{server.server_port}/edl-test/never-{RUN}", base, print)
+            builder.build(zoo, f"127.0.0.1:{server.server_port}/edl-test/never-{RUN}", base, print)
         server.shutdown()
     assert "\n" not in str(raised.value)
 
 
 def test_a_registry_that_is_not_there(zoo: Path, base: str) -> None:
     with pytest.raises(UsageError, match="does not reach the registry"):
-        image.build(zoo, f"127.0.0.1:9/edl-test/never-{RUN}", base, print)
+        builder.build(zoo, f"127.0.0.1:9/edl-test/never-{RUN}", base, print)
 
 
 def test_a_base_image_that_is_not_there(zoo: Path) -> None:
     with pytest.raises(UsageError, match=r"base image .*/edl-test/none:1: there is no such image"):
-        image.build(zoo, f"127.0.0.1:9/edl-test/never-{RUN}", f"{images.registry()}/edl-test/none:1", print)
+        builder.build(zoo, f"127.0.0.1:9/edl-test/never-{RUN}", f"{images.registry()}/edl-test/none:1", print)
 
 
 def test_the_engine_reads_the_gpu_dockerfile(client: Any) -> None:
     """As far as can be seen without NVIDIA's images: the whole file is read before the first image is asked for."""
-    plan = dataclasses.replace(image.plan_base(True, "", {}), arguments={"CUDA_DEVEL_IMAGE": "127.0.0.1:9/cuda:1"})
+    plan = dataclasses.replace(builder.plan_base(True, "", {}), arguments={"CUDA_DEVEL_IMAGE": "127.0.0.1:9/cuda:1"})
     told: list[str] = []
     with pytest.raises(UsageError, match="does not reach the registry"):
-        image.make(client, plan, told.append)
+        builder.make(client, plan, told.append)
     assert told == ["base image, step 5/33: FROM ${CUDA_DEVEL_IMAGE} AS builder"]
 
 
@@ -251,13 +251,13 @@ def test_the_commands(zoo: Path, repository: str, base: str, client: Any) -> Non
     early = edl("push", *where)
     assert early.returncode == 2 and "the Docker engine has no such image" in early.stderr
     made = edl("build", *where, "--nopush")
-    assert made.returncode == 0 and image.has(client, made.stdout.strip()), made.stderr
+    assert made.returncode == 0 and builder.has(client, made.stdout.strip()), made.stderr
     pushed = edl("push", *where)
     assert pushed.returncode == 0 and pushed.stdout.startswith(f"{repository}-cli@sha256:"), pushed.stderr
     again = edl("build", *where)
     assert again.stdout == pushed.stdout and "left out, since they look like keys or passwords: .env" in again.stderr
     dry = edl("base", "--dry_run", EDL_PYTHON_IMAGE=images.SLIM)
-    assert f"base image: {image.BASE_REPOSITORY}:" in dry.stdout and "horovod_wheel install" in dry.stdout
+    assert f"base image: {builder.BASE_REPOSITORY}:" in dry.stdout and "horovod_wheel install" in dry.stdout
 
 
 def test_no_engine(zoo: Path) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from edl_allreduce.control.control_pb2 import Evaluation, Position, RoundStatus, Status, Work, WorkerStatus
-from launcher import progress
-from launcher.display import Live, Plain, screens_on
-from launcher.event_lines import Narrator, ordinal
-from launcher.status_json import status_values
-from launcher.status_screen import milliseconds
+from launcher.display import progress
+from launcher.display.event_lines import Narrator, ordinal
+from launcher.display.status_json import status_values
+from launcher.display.status_screen import milliseconds
+from launcher.display.terminal import Live, Plain, screens_on
 from tests.test_launcher_progress import _picture, training, workers
 
 NO_ROOM = "0/2 nodes are available: 2 Insufficient cpu"

@@ -19,10 +19,11 @@ import pytest
 from edl_allreduce.errors import JobFailed, ModelError, UsageError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.processes import process_of
-from launcher import history, local, logs
+from launcher import history
 from launcher.cli import main
 from launcher.handle import RUNNING
 from launcher.jobs import attach
+from launcher.local import logs, runner
 from tests.fakes import enter, planned
 
 EDL = [sys.executable, "-m", "edl_allreduce.launch"]
@@ -37,9 +38,9 @@ def work_in_a_folder_of_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @contextlib.contextmanager
-def running(scenario: str = "forever", name: str = "digits-1") -> Iterator[local.LocalJob]:
+def running(scenario: str = "forever", name: str = "digits-1") -> Iterator[runner.LocalJob]:
     """The job, once it trains; whatever happens it is gone afterwards."""
-    job = local.start(planned(scenario, job_name=name))
+    job = runner.start(planned(scenario, job_name=name))
     try:
         assert any(status.phase in RUNNING for status in job.watch()), "the job never trained"
         yield job
@@ -47,9 +48,9 @@ def running(scenario: str = "forever", name: str = "digits-1") -> Iterator[local
         job.kill()
 
 
-def ended(scenario: str = "train", name: str = "digits-1") -> local.LocalJob:
+def ended(scenario: str = "train", name: str = "digits-1") -> runner.LocalJob:
     """A job that has ended by itself."""
-    job = local.start(planned(scenario, job_name=name))
+    job = runner.start(planned(scenario, job_name=name))
     for _ in job.watch():
         pass
     return job
@@ -120,7 +121,7 @@ def test_a_job_that_was_killed_says_so(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_events_go_on_over_a_restart_of_the_coordinator() -> None:
-    local.start(planned("vanish_once", job_name="digits-1"))
+    runner.start(planned("vanish_once", job_name="digits-1"))
     lines = list(attach("digits-1").events(follow=True, steps=True))
     written = [json.loads(line) for line in JobFolder.of("digits-1", os.environ).history.read_text().splitlines()]
     assert lines == written
@@ -128,15 +129,15 @@ def test_events_go_on_over_a_restart_of_the_coordinator() -> None:
 
 
 def test_following_the_events_ends_with_the_job(capsys: pytest.CaptureFixture[str]) -> None:
-    local.start(planned("train", job_name="digits-1"))
+    runner.start(planned("train", job_name="digits-1"))
     lines = lines_of(capsys, "events", "digits-1", "-f")
     assert lines[-1].strip() == "the job has ended: done" and "round 2" in lines[-2]
 
 
 def test_waiting_shows_progress_and_has_the_jobs_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    local.start(planned("train", job_name="digits-1"))
+    runner.start(planned("train", job_name="digits-1"))
     assert lines_of(capsys, "wait", "digits-1")[-1].startswith("model in out, logs in ")
-    local.start(planned("model_error", job_name="digits-2"))
+    runner.start(planned("model_error", job_name="digits-2"))
     [error] = lines_of(capsys, "wait", "digits-2", "--quiet", code=ModelError.exit_code)
     assert error.startswith("error: model_zoo/digits.py:12: NameError: name 'x' is not defined; logs in ")
 

@@ -16,9 +16,11 @@ import pytest
 from edl_allreduce.errors import EdlError, JobFailed, UsageError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.processes import Process, process_of
-from launcher import client, local, local_jobs
+from launcher import client
 from launcher.handle import RUNNING
 from launcher.jobs import attach, match, places, summaries
+from launcher.local import jobs as local_jobs
+from launcher.local import runner
 from tests.fakes import enter, gone, planned
 
 
@@ -28,8 +30,8 @@ def work_in_a_folder_of_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def forever() -> Iterator[local.LocalJob]:
-    job = local.start(planned("forever", job_name="digits-1"))
+def forever() -> Iterator[runner.LocalJob]:
+    job = runner.start(planned("forever", job_name="digits-1"))
     assert any(status.phase in RUNNING for status in job.watch()), "the job never trained"
     yield job
     job.kill()
@@ -44,7 +46,7 @@ def folder(name: str, home: Path, supervisor: Process | None = None) -> JobFolde
     return made
 
 
-def test_a_job_is_watched_scaled_and_stopped_by_another(forever: local.LocalJob) -> None:
+def test_a_job_is_watched_scaled_and_stopped_by_another(forever: runner.LocalJob) -> None:
     job = attach("dig")
     assert (job.name, job.logs_hint) == (forever.name, forever.logs_hint)
     assert any(status.phase == "training" for status in job.watch()) and job.exit_code is None
@@ -56,7 +58,7 @@ def test_a_job_is_watched_scaled_and_stopped_by_another(forever: local.LocalJob)
     assert [status.phase for status in forever.watch()][-1] == "stopped"
 
 
-def test_whoever_only_watches_is_told_how_the_job_ended(forever: local.LocalJob) -> None:
+def test_whoever_only_watches_is_told_how_the_job_ended(forever: runner.LocalJob) -> None:
     job = attach("digits-1")
     forever.stop()
     with pytest.raises(JobFailed, match=r"^job digits-1 was stopped: asked to; logs in "):
@@ -64,7 +66,7 @@ def test_whoever_only_watches_is_told_how_the_job_ended(forever: local.LocalJob)
     assert [status.phase for status in job.watch()] == ["stopped"] and job.exit_code == JobFailed.exit_code
 
 
-def test_a_job_killed_as_a_whole_is_told_too(forever: local.LocalJob) -> None:
+def test_a_job_killed_as_a_whole_is_told_too(forever: runner.LocalJob) -> None:
     job = attach("digits-1")
     os.killpg(forever.pid, signal.SIGKILL)
     with pytest.raises(JobFailed, match=r"^the supervisor of job digits-1 ended unexpectedly; the end of "):
@@ -80,8 +82,8 @@ def test_a_job_killed_as_a_whole_is_told_too(forever: local.LocalJob) -> None:
 
 
 def test_attaching_while_the_coordinator_is_away() -> None:
-    starter = local.start(planned("vanish_once", job_name="digits-2"))
-    assert any(status.message == local.AWAY for status in starter.watch())
+    starter = runner.start(planned("vanish_once", job_name="digits-2"))
+    assert any(status.message == runner.AWAY for status in starter.watch())
     job = attach("digits-2")
     assert job.status().phase and job.scale(3) == 2, "retried until the next coordinator answers"
     assert job.wait(30).phase == "done"
@@ -196,7 +198,7 @@ def test_a_coordinator_that_does_not_answer(listens: bool, tmp_path: Path, monke
             client.Client(client.LocalWay(made), threading.Event().wait).scale(2)
 
 
-def test_a_wrong_token_is_said_so(forever: local.LocalJob) -> None:
+def test_a_wrong_token_is_said_so(forever: runner.LocalJob) -> None:
     token = JobFolder.of(forever.name, os.environ).token
     token.write_text("wrong")
     with pytest.raises(JobFailed, match=r"^job digits-1: its coordinator answers UNAUTHENTICATED: wrong token$"):

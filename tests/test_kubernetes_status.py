@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edl_allreduce.control.control_pb2 import Status
-from launcher.kubernetes_status import Outlook, final_status, outlook
+from launcher.kubernetes.status import Outlook, final_status, outlook
 
 JOB: dict[str, Any] = {"status": {}}
 PULL = {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image\n "x"'}}

@@ -16,8 +16,9 @@ import pytest
 
 import launcher
 from edl_allreduce.errors import JobFailed, ModelError, UsageError
-from launcher import local, progress
-from launcher.plan import Plan
+from launcher.display import progress
+from launcher.local import runner
+from launcher.local.plan import Plan
 from launcher.settings import TRAIN_FLAGS
 from tests.fakes import FLAGS, enter, gone
 
@@ -100,14 +101,14 @@ def test_it_works_outside_the_main_thread() -> None:
 
 def test_an_error_of_the_display_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_SCENARIO", "forever")
-    started: list[local.LocalJob] = []
-    really_start = local.start
+    started: list[runner.LocalJob] = []
+    really_start = runner.start
 
-    def start(plan: Plan, detach: bool) -> local.LocalJob:
+    def start(plan: Plan, detach: bool) -> runner.LocalJob:
         started.append(really_start(plan, detach))
         return started[0]
 
-    monkeypatch.setattr(local, "start", start)
+    monkeypatch.setattr(runner, "start", start)
     monkeypatch.setattr(progress, "changes", lambda before, now: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train()

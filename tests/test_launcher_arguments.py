@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edl_allreduce.errors import UsageError
-from launcher.arguments import normalise
+from launcher.commands.arguments import normalise
 
 FLAGS = {"data": False, "seed": False, "params": False, "shuffle": True, "overwrite": True, "notes": False}
 

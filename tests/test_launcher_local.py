@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from edl_allreduce.errors import JobFailed, ModelError, StorageError, UsageError
-from launcher import local
 from launcher.handle import RUNNING
 from launcher.interrupt import Interruption
-from launcher.plan import Plan
+from launcher.local import runner
+from launcher.local.plan import Plan
 from tests.fakes import alive, enter, gone, planned
 
 
@@ -28,9 +28,9 @@ def work_in_a_folder_of_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @contextlib.contextmanager
-def running(plan: Plan) -> Iterator[local.LocalJob]:
+def running(plan: Plan) -> Iterator[runner.LocalJob]:
     """The job, once it trains; whatever happens it is gone afterwards."""
-    job = local.start(plan)
+    job = runner.start(plan)
     try:
         assert any(status.phase in RUNNING for status in job.watch()), "the job never trained"
         yield job
@@ -40,7 +40,7 @@ def running(plan: Plan) -> Iterator[local.LocalJob]:
 
 def test_a_job_is_followed_to_its_end() -> None:
     plan = planned("train")
-    job = local.start(plan)
+    job = runner.start(plan)
     phases = [status.phase for status in job.watch()]
     order = ["starting", "training", "exporting", "done"]
     assert phases == sorted(phases, key=order.index) and phases[-1] == "done"
@@ -52,7 +52,7 @@ def test_a_job_is_followed_to_its_end() -> None:
 
 
 def test_several_may_watch() -> None:
-    job = local.start(planned("train"))
+    job = runner.start(planned("train"))
     ends: list[str] = []
     watchers = [threading.Thread(target=lambda: ends.append(list(job.watch())[-1].phase)) for _ in range(3)]
     for watcher in watchers:
@@ -76,7 +76,7 @@ def test_stopping_ends_every_process() -> None:
 
 
 def test_a_coordinator_that_does_not_obey_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "STOP_SECONDS", 0.3)
+    monkeypatch.setattr(runner, "STOP_SECONDS", 0.3)
     with running(planned("deaf")) as job:
         job.stop()
         assert gone(job.pid)
@@ -84,11 +84,11 @@ def test_a_coordinator_that_does_not_obey_is_killed(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_job_survives_its_coordinator() -> None:
-    job = local.start(planned("vanish_once"))
+    job = runner.start(planned("vanish_once"))
     statuses = list(job.watch())
     assert job.wait().position.step == 40 and gone(job.pid)
     messages = list(dict.fromkeys(status.message for status in statuses if status.phase == "training"))
-    assert set(messages) == {"", local.AWAY} and statuses[-2].message == ""
+    assert set(messages) == {"", runner.AWAY} and statuses[-2].message == ""
     workers = {tuple(worker.pid for worker in status.workers) for status in statuses if status.phase == "training"}
     assert len(workers) == 1, "the same workers have gone on"
     steps = [status.position.step for status in statuses]
@@ -96,7 +96,7 @@ def test_a_job_survives_its_coordinator() -> None:
 
 
 def test_nothing_survives_coordinators_that_die_again_and_again() -> None:
-    job = local.start(planned("vanish"))
+    job = runner.start(planned("vanish"))
     with pytest.raises(
         JobFailed, match=r"^the coordinator ended .* 5 times in a row \(killed by SIGKILL\); the end of "
     ):
@@ -116,7 +116,7 @@ def test_a_killed_supervisor_is_told_and_nothing_stays() -> None:
 
 
 def test_a_crash_shows_the_end_of_the_log() -> None:
-    job = local.start(planned("crash"))
+    job = runner.start(planned("crash"))
     with pytest.raises(JobFailed) as caught:
         job.wait(60)
     first, *rest = str(caught.value).splitlines()
@@ -125,7 +125,7 @@ def test_a_crash_shows_the_end_of_the_log() -> None:
 
 
 def test_a_job_can_be_stopped_before_it_serves() -> None:
-    job = local.start(planned("mute"))
+    job = runner.start(planned("mute"))
     assert next(job.watch()).message == "indexing the data"
     with pytest.raises(TimeoutError):
         job.wait(0.5)
@@ -134,7 +134,7 @@ def test_a_job_can_be_stopped_before_it_serves() -> None:
 
 
 def test_the_users_error_has_its_own_type_and_code() -> None:
-    job = local.start(planned("model_error"))
+    job = runner.start(planned("model_error"))
     with pytest.raises(ModelError) as caught:
         job.wait(30)
     assert str(caught.value) == f"model_zoo/digits.py:12: NameError: name 'x' is not defined; {job.logs_hint}"
@@ -152,9 +152,9 @@ def test_scaling() -> None:
 
 
 def test_a_name_that_is_taken() -> None:
-    local.start(planned("train", job_name="mine")).wait(30)
+    runner.start(planned("train", job_name="mine")).wait(30)
     with pytest.raises(UsageError, match=r"^--job_name: 'mine' is taken by the job in .*/jobs/mine; choose another$"):
-        local.start(planned("train", job_name="mine"))
+        runner.start(planned("train", job_name="mine"))
 
 
 def test_a_home_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,20 +162,20 @@ def test_a_home_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         StorageError, match=r"^/dev/null/home/jobs/.*: Not a directory; EDL_HOME may name another folder"
     ):
-        local.start(planned("train"))
+        runner.start(planned("train"))
 
 
 def test_proxies_are_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert local.start(planned("train")).wait(30).phase == "done"
+    assert runner.start(planned("train")).wait(30).phase == "done"
 
 
 LAUNCH = """
 import os, signal, sys
-from launcher import local
+from launcher.local import runner
 from tests.fakes import planned
-job = local.start(planned("forever"), detach=DETACH)
+job = runner.start(planned("forever"), detach=DETACH)
 next(status for status in job.watch() if status.phase == "training")
 print(job.pid, flush=True)
 END

@@ -12,7 +12,7 @@ import pytest
 from edl_allreduce.errors import UsageError
 from edl_allreduce.job_folder import JobFolder, home
 from edl_allreduce.task_spec import to_json
-from launcher.plan import Plan, job_name, make_plan
+from launcher.local.plan import Plan, job_name, make_plan
 from launcher.settings import TRAIN_FLAGS, read_request
 
 NOW = datetime(2026, 11, 22, 15, 30, 12)

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from edl_allreduce.control.control_pb2 import Position, RoundStatus, Status, WorkerStatus
-from launcher import progress
-from launcher.display import Live, Plain, Silent, display_on
+from launcher.display import progress
+from launcher.display.terminal import Live, Plain, Silent, display_on
 
 LOGS = "logs in /logs"
 

@@ -12,10 +12,10 @@ import yaml
 from edl_allreduce import __version__, cluster, task_spec
 from edl_allreduce.cluster import WorkerPods
 from edl_allreduce.errors import UsageError
-from launcher.certificates import Certificate
-from launcher.cluster_spec import load_hooks
-from launcher.manifests import Found, Manifests, changed, job_in_pods, manifests
-from launcher.pod_template import merged, read_pod_template
+from launcher.kubernetes.certificates import Certificate
+from launcher.kubernetes.cluster_spec import load_hooks
+from launcher.kubernetes.manifests import Found, Manifests, changed, job_in_pods, manifests
+from launcher.kubernetes.pod_template import merged, read_pod_template
 from launcher.settings import Request, read_request
 
 GOLDEN = Path(__file__).parent / "data" / "manifests"

@@ -15,8 +15,8 @@ import pytest
 from edl_allreduce import recordio
 from edl_allreduce.errors import DataError, StorageError, UsageError
 from edl_allreduce.tf_example import example_bytes
-from launcher.data_commands import convert, recordio_cat, recordio_info, recordio_verify
-from launcher.data_progress import progress_bar
+from launcher.commands.data import convert, recordio_cat, recordio_info, recordio_verify
+from launcher.commands.data_progress import progress_bar
 
 ORIGINAL = Path(__file__).parent / "data" / "recordio"
 EDL = [sys.executable, "-c", "import sys; from launcher.cli import main; sys.exit(main())"]

@@ -433,7 +433,7 @@ def test_nothing_is_imported_before_it_is_needed(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from edl_allreduce import convert, records, sql_source, table_sql, table_parquet\n"
-        "import edl_allreduce.records.arrow, launcher.data_commands, rendezvous.__main__\n"
+        "import edl_allreduce.records.arrow, launcher.commands.data, rendezvous.__main__\n"
         f"print(records.index_many([{str(tmp_path / 'a.csv')!r}, {str(tmp_path / 'a.tfrecord')!r}]))\n"
         "print({'pyarrow', 'sqlalchemy', 'pandas', 'tensorflow'} & set(sys.modules))"
     )

@@ -21,7 +21,7 @@ from edl_allreduce.position import Position
 from edl_allreduce.worker import access
 from edl_allreduce.worker.access import own_address
 from edl_allreduce.worker.session import Session
-from launcher.certificates import Certificate, make_certificate
+from launcher.kubernetes.certificates import Certificate, make_certificate
 
 HELLO = pb.Hello(worker_id=3, host="here", pid=1)
 

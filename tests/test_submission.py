@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from edl_allreduce.errors import UsageError
-from launcher import kubernetes
-from launcher.display import Silent
+from launcher.display.terminal import Silent
 from launcher.handle import JobHandle
-from launcher.kubernetes_errors import Unreachable
-from launcher.on_kubernetes import OnKubernetes
+from launcher.kubernetes import api
+from launcher.kubernetes.errors import Unreachable
+from launcher.kubernetes.request import OnKubernetes
 from launcher.settings import read_request
 from tests.clusters import Cluster
 
@@ -78,7 +78,7 @@ def test_kubectl_applies_what_a_dry_run_prints(cluster: Cluster) -> None:
     assert len(checked) == 10
     assert all(line.endswith("created (server dry run)") for line in checked)
     cluster.kubectl("apply", "-f", "-", stdin=text)
-    job = kubernetes.attach("printed", cluster.namespace)
+    job = api.attach("printed", cluster.namespace)
     assert "coordinator's pod" in says(job, "pod")
     cluster.kubectl("delete", "-f", "-", stdin=text)
     until(lambda: not of_job(cluster, "printed"))
@@ -121,15 +121,15 @@ def test_a_name_is_given_once(cluster: Cluster) -> None:
 def test_a_job_that_waits_says_why_is_listed_and_can_be_ended(cluster: Cluster) -> None:
     with submitted(cluster, job_name="waiting") as job:
         assert says(job, "Pull").startswith("the coordinator's pod waits: ")
-        listed = {each.name: each for each in kubernetes.jobs(cluster.namespace)}["waiting"]
+        listed = {each.name: each for each in api.jobs(cluster.namespace)}["waiting"]
         assert (listed.kind, listed.phase, listed.workers, listed.ended) == ("train", "starting", 1, False)
         with pytest.raises(UsageError, match="worker 3 has no pod any more; workers with logs: none"):
             job.logs(worker=3)
         job.stop()
         assert (job.status().phase, job.exit_code) == ("stopped", 6)
-        later = kubernetes.attach("waiting", cluster.namespace)
+        later = api.attach("waiting", cluster.namespace)
         assert (later.status().phase, later.exit_code) == ("stopped", 6)
-        assert {each.name: each.phase for each in kubernetes.jobs(cluster.namespace)}["waiting"] == "stopped"
+        assert {each.name: each.phase for each in api.jobs(cluster.namespace)}["waiting"] == "stopped"
         assert not cluster.pods("waiting", "coordinator")
 
 
@@ -187,20 +187,20 @@ def test_without_a_cluster_the_user_is_told(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=message):
-        kubernetes.Cluster.connect()
+        api.Cluster.connect()
 
 
 def test_an_unknown_context_is_told_with_those_that_there_are(cluster: Cluster) -> None:
     with pytest.raises(UsageError, match="--kube_context: there is no context 'nope' in the kubeconfig; there is "):
-        kubernetes.Cluster.connect(context="nope")
+        api.Cluster.connect(context="nope")
 
 
 def test_a_cluster_that_does_not_answer_is_told(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = cluster.kubectl("config", "view", "--raw")
-    host = kubernetes.Cluster.connect().host
+    host = api.Cluster.connect().host
     (tmp_path / "config").write_text(config.replace(host, "https://127.0.0.1:9"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     with pytest.raises(Unreachable, match=r"the cluster at https://127.0.0.1:9 does not answer: .*refused"):
-        kubernetes.jobs()
+        api.jobs()

@@ -19,9 +19,9 @@ from cryptography import x509
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control import control_pb2_grpc
 from edl_allreduce.errors import JobFailed
-from launcher.certificates import Certificate, make_certificate
 from launcher.client import Client
-from launcher.tunnel import Tunnel, pinned
+from launcher.kubernetes.certificates import Certificate, make_certificate
+from launcher.kubernetes.tunnel import Tunnel, pinned
 
 HOST = "job.ml.svc"
 NOW = datetime.datetime.now(datetime.timezone.utc)

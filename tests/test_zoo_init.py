@@ -14,8 +14,8 @@ from edl_allreduce import contracts
 from edl_allreduce.contracts.resolve import locate
 from edl_allreduce.spec import JobSpec, ModelSpec
 from launcher.cli import main as edl
+from launcher.commands.zoo import STOCK, next_steps, stock_models
 from launcher.declared import declared_names
-from launcher.zoo_commands import STOCK, next_steps, stock_models
 
 
 def flags_of(command: str) -> dict[str, str]:

@@ -12,12 +12,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from edl_allreduce.errors import JobFailed, UsageError
-from launcher.arguments import boolean, whole_number
-from launcher.display import display_on, screens_on
+from launcher.commands.arguments import boolean, whole_number
+from launcher.display.progress import ending
+from launcher.display.status_json import status_values
+from launcher.display.terminal import display_on, screens_on
 from launcher.handle import JobHandle, JobSummary
 from launcher.jobs import attach, summaries
-from launcher.progress import ending
-from launcher.status_json import status_values
 
 if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status
@@ -144,7 +144,7 @@ def events(find: Find, *, follow: str | bool = False, steps: str | bool = False,
     Example:
       edl events digits-20261122-153012-a1b2 -f
     """
-    from launcher.event_lines import Narrator
+    from launcher.display.event_lines import Narrator
 
     onward, all_steps, as_json = boolean("follow", follow), boolean("steps", steps), boolean("json", json)
     tell, handle = json_text.dumps if as_json else Narrator().tell, find()

@@ -18,9 +18,9 @@ from edl_allreduce.errors import UsageError
 from edl_allreduce.horovod_recipe import HOROVOD, SDIST_SHA256, patches_digest
 from edl_allreduce.horovod_wheel import cache_folder
 from edl_allreduce.storage_ranges import local_errors
-from launcher.image_context import Context, Entry
+from launcher.image.context import Context, Entry
 
-SITE = Path(__file__).resolve().parent.parent
+SITE = Path(__file__).resolve().parents[2]
 DOCKERFILES = Path(__file__).resolve().parent / "dockerfiles"
 PACKAGES = ("edl_allreduce", "launcher", "model_zoo", "rendezvous")
 COMPILES_HOROVOD = ("__init__", "build_log", "errors", "horovod_patches", "horovod_recipe", "horovod_wheel")

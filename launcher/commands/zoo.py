@@ -16,9 +16,9 @@ from pathlib import Path
 
 from edl_allreduce.errors import UsageError
 from edl_allreduce.storage_ranges import local_errors
-from launcher.arguments import BOOLEAN_WORDS
+from launcher.commands.arguments import BOOLEAN_WORDS
 
-STOCK = Path(__file__).resolve().parent.parent / "model_zoo"
+STOCK = Path(__file__).resolve().parents[2] / "model_zoo"
 """The models that come with edl_allreduce; installed beside this package."""
 
 TEMPLATE = "template"

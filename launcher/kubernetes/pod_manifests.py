@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edl_allreduce import __version__, cluster
-from launcher.cluster_settings import ClusterSpec
-from launcher.pod_options import Volume
+from launcher.kubernetes.pod_options import Volume
+from launcher.kubernetes.settings import ClusterSpec
 
 GROUP = 1000  # of the user in our images; what volumes may be written by
 GONE_SECONDS = 5  # a pod on a node that is lost is replaced after so long

@@ -14,10 +14,10 @@ from edl_allreduce import cluster
 from edl_allreduce.errors import UsageError
 from edl_allreduce.extras import Later
 from launcher.handle import JobSummary
-from launcher.kubernetes_errors import Missing, unanswered, understood
+from launcher.kubernetes.errors import Missing, unanswered, understood
 
 if TYPE_CHECKING:
-    from launcher.kubernetes_job import KubernetesJob
+    from launcher.kubernetes.job import KubernetesJob
 
 client = Later("kubernetes.client", "kubernetes", "a job on Kubernetes")
 config = Later("kubernetes.config", "kubernetes", "a job on Kubernetes")
@@ -41,7 +41,7 @@ def attach(name: str, namespace: str = "", kube_context: str = "") -> Kubernetes
         UsageError: there is no such job, or no access to it.
         Unreachable: the cluster does not answer.
     """
-    from launcher.kubernetes_job import attached
+    from launcher.kubernetes.job import attached
 
     return attached(name, Cluster.connect(namespace, kube_context))
 
@@ -53,7 +53,7 @@ def jobs(namespace: str = "", kube_context: str = "") -> list[JobSummary]:
         UsageError: there is no access to them.
         Unreachable: the cluster does not answer.
     """
-    from launcher.kubernetes_jobs import summaries
+    from launcher.kubernetes.jobs import summaries
 
     return summaries(Cluster.connect(namespace, kube_context))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from edl_allreduce import __version__
 from edl_allreduce.errors import UsageError
-from launcher.help import VARIABLE, function_help, is_boolean, is_word, job_help, parameters_of
+from launcher.commands.help import VARIABLE, function_help, is_boolean, is_word, job_help, parameters_of
 from launcher.settings import flags_for
 
 
@@ -78,8 +78,8 @@ def _from(module: str, name: str) -> Callable[[], Callable[..., int | None]]:
 
 
 FOLLOW = {"f": "follow"}
-DATA, JOBS, ZOO = "launcher.data_commands", "launcher.job_commands", "launcher.zoo_commands"
-IMAGE = "launcher.image_commands"
+DATA, JOBS, ZOO = "launcher.commands.data", "launcher.commands.jobs", "launcher.commands.zoo"
+IMAGE = "launcher.commands.images"
 COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "train": _job("train", "train a model with any number of workers, here or on Kubernetes"),
     "evaluate": _job("evaluate", "tell loss and metrics of a trained model on other data"),

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from launcher import progress
+from launcher.display import progress
 from launcher.handle import ENDED
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from edl_allreduce.job_folder import JobFolder, home
 from edl_allreduce.processes import Process
 from edl_allreduce.processes import runs as process_runs
 from launcher.client import POLL_SECONDS, Client, LocalWay
-from launcher.ended import EndedJob, spec_of
 from launcher.handle import KILLED, JobHandle, JobSummary
-from launcher.local import AWAY, LocalJob
-from launcher.process import Attached
+from launcher.local.ended import EndedJob, spec_of
+from launcher.local.process import Attached
+from launcher.local.runner import AWAY, LocalJob
 
 if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status

@@ -13,7 +13,7 @@ from edl_allreduce.records.formats import CUSTOM
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import Job, PredictSpec
 from launcher import check as local
-from launcher.manifests import Manifest
+from launcher.kubernetes.manifests import Manifest
 from launcher.settings import Request
 
 SHARED = ("persistentVolumeClaim", "hostPath", "nfs", "csi", "ephemeral", "configMap", "secret", "projected", "image")

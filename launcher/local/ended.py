@@ -11,9 +11,10 @@ from edl_allreduce.errors import EdlError, JobFailed, UsageError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import Job
-from launcher import history, logs
+from launcher import history
 from launcher.client import final_status, how_it_ended
 from launcher.handle import JobHandle, error_of
+from launcher.local import logs
 
 if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status

@@ -16,8 +16,8 @@ from edl_allreduce import recordio, storage
 from edl_allreduce.errors import CorruptFile, DataError, UsageError, did_you_mean
 from edl_allreduce.recordio.codec import COMPRESSORS
 from edl_allreduce.records.formats import ending_of
-from launcher.arguments import boolean, whole_number
-from launcher.data_progress import progress_bar
+from launcher.commands.arguments import boolean, whole_number
+from launcher.commands.data_progress import progress_bar
 
 if TYPE_CHECKING:
     from edl_allreduce.convert import Conversion

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from launcher.progress import clock, count, figures
+from launcher.display.progress import clock, count, figures
 
 Line = dict[str, Any]
 

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from edl_allreduce.errors import UsageError
-from launcher import image, zoo_source
-from launcher.arguments import boolean
+from launcher import zoo_source
+from launcher.commands.arguments import boolean
+from launcher.image import builder
 
 
 def image_build(
@@ -40,9 +41,9 @@ def image_build(
     if boolean("dry_run", dry_run):
         print(plan.describe())
         return
-    with image.engine() as client:
-        image.make(client, plan, _tell)
-        print(image.push(client, plan.repository, plan.tag, _tell) if pushed else plan.name)
+    with builder.engine() as client:
+        builder.make(client, plan, _tell)
+        print(builder.push(client, plan.repository, plan.tag, _tell) if pushed else plan.name)
 
 
 def image_push(*, model_zoo: str, image_repository: str, base_image: str = "") -> None:
@@ -56,13 +57,13 @@ def image_push(*, model_zoo: str, image_repository: str, base_image: str = "") -
       edl image push --model_zoo=fintech --image_repository=registry.example.com/team/fintech
     """
     plan = _plan(model_zoo, image_repository, base_image)
-    with image.engine() as client:
-        if not image.has(client, plan.name):
+    with builder.engine() as client:
+        if not builder.has(client, plan.name):
             raise UsageError(
                 f"{plan.name}: the Docker engine has no such image; the zoo has changed since it was built, or was "
                 "never built: edl image build"
             )
-        print(image.push(client, plan.repository, plan.tag, _tell))
+        print(builder.push(client, plan.repository, plan.tag, _tell))
 
 
 def image_base(
@@ -81,18 +82,18 @@ def image_base(
       edl image base --image_repository=registry.example.com/team/edl-allreduce
     """
     environ = os.environ | ({"EDL_PYTHON_IMAGE": python_image} if python_image else {})
-    plan = image.plan_base(boolean("gpu", gpu), image_repository, environ)
+    plan = builder.plan_base(boolean("gpu", gpu), image_repository, environ)
     if boolean("dry_run", dry_run):
         print(plan.describe())
         return
-    with image.engine() as client:
-        image.make(client, plan, _tell)
-        print(image.push(client, plan.repository, plan.tag, _tell) if image_repository else plan.name)
+    with builder.engine() as client:
+        builder.make(client, plan, _tell)
+        print(builder.push(client, plan.repository, plan.tag, _tell) if image_repository else plan.name)
 
 
-def _plan(model_zoo: str, repository: str, base: str) -> image.Plan:
+def _plan(model_zoo: str, repository: str, base: str) -> builder.Plan:
     folder = zoo_source.fetch(model_zoo, os.environ)
-    return image.plan_zoo(folder, repository, base, os.environ, zoo_source.labels(model_zoo, folder, os.environ))
+    return builder.plan_zoo(folder, repository, base, os.environ, zoo_source.labels(model_zoo, folder, os.environ))
 
 
 def _local_name(model_zoo: str) -> str:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from edl_allreduce import cluster
 from edl_allreduce.errors import JobFailed, UsageError
-from launcher.kubernetes import Cluster
-from launcher.tunnel import Tunnel, pinned
+from launcher.kubernetes.api import Cluster
+from launcher.kubernetes.tunnel import Tunnel, pinned
 
 if TYPE_CHECKING:
     import socket

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from launcher import progress
+from launcher.display import progress
 from launcher.handle import ENDED, RUNNING
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def screens_on(out: TextIO, name: str, live: bool) -> Iterator[Callable[[Status]
     from rich.console import Console
     from rich.live import Live as RichLive
 
-    from launcher.status_screen import screen
+    from launcher.display.status_screen import screen
 
     console = Console(file=out) if out.isatty() else Console(file=out, width=PIPE_WIDTH, color_system=None)
     if live and console.is_terminal and not console.is_dumb_terminal:

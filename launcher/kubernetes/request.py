@@ -13,16 +13,16 @@ from edl_allreduce import bundle, cluster, storage, trained_model_pb2
 from edl_allreduce.errors import StorageError, UsageError
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import TaskSpec
-from launcher import cluster_check
-from launcher.certificates import make_certificate
-from launcher.display import Silent
+from launcher.display.terminal import Silent
 from launcher.handle import JobHandle
-from launcher.kubernetes import Cluster
-from launcher.manifests import Found, job_in_pods
-from launcher.plan import name_of
-from launcher.pod_template import read_pod_template
+from launcher.kubernetes import check
+from launcher.kubernetes.api import Cluster
+from launcher.kubernetes.certificates import make_certificate
+from launcher.kubernetes.manifests import Found, job_in_pods
+from launcher.kubernetes.pod_template import read_pod_template
+from launcher.kubernetes.submission import Submission, prepare, submit
+from launcher.local.plan import name_of
 from launcher.settings import Request
-from launcher.submission import Submission, prepare, submit
 
 Tell = Callable[[str], None]
 
@@ -63,9 +63,9 @@ class OnKubernetes:
         self._cluster = Cluster.connect(request.cluster.namespace, request.cluster.kube_context)
 
     def check(self) -> None:
-        """Finds what would make the job fail at once; raises what `cluster_check.check` raises."""
+        """Finds what would make the job fail at once; raises what `check.check` raises."""
         planned = self._prepared(self._image or self._planned_image()[0])
-        cluster_check.check(self._request, self._zoo, planned.objects.worker)
+        check.check(self._request, self._zoo, planned.objects.worker)
 
     def __str__(self) -> str:
         """The manifests, for `kubectl apply -f -`."""
@@ -82,19 +82,19 @@ class OnKubernetes:
         return job
 
     def _built_image(self, tell: Tell) -> str:
-        from launcher import image
+        from launcher.image import builder
 
         assert self._zoo is not None
         settings = self._request.image
-        return image.build(self._zoo, settings.image_repository, settings.base_image, tell, self._labels)
+        return builder.build(self._zoo, settings.image_repository, settings.base_image, tell, self._labels)
 
     def _planned_image(self) -> tuple[str, str]:
         """What the image would be called, and what a dry run says about it."""
-        from launcher import image
+        from launcher.image import builder
 
         assert self._zoo is not None
         settings = self._request.image
-        plan = image.plan_zoo(self._zoo, settings.image_repository, settings.base_image, os.environ, self._labels)
+        plan = builder.plan_zoo(self._zoo, settings.image_repository, settings.base_image, os.environ, self._labels)
         return (
             plan.name,
             f"\nThe image is not built yet: leave --dry_run out, or run edl image push.\n{plan.describe()}",

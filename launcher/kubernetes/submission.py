@@ -7,12 +7,12 @@ from typing import Any
 
 from edl_allreduce import cluster
 from edl_allreduce.errors import UsageError
-from launcher.cluster_spec import call_hook, load_hooks
-from launcher.kubernetes import Cluster
-from launcher.kubernetes_errors import Refused
-from launcher.kubernetes_job import KubernetesJob
-from launcher.kubernetes_way import ClusterWay
-from launcher.manifests import Found, Manifest, Manifests, changed, manifests
+from launcher.kubernetes.api import Cluster
+from launcher.kubernetes.cluster_spec import call_hook, load_hooks
+from launcher.kubernetes.errors import Refused
+from launcher.kubernetes.job import KubernetesJob
+from launcher.kubernetes.manifests import Found, Manifest, Manifests, changed, manifests
+from launcher.kubernetes.way import ClusterWay
 from launcher.settings import Request
 
 JOB = ("batch/v1", "Job")

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 from edl_allreduce import __version__
 from edl_allreduce.errors import EdlError, UsageError
 from edl_allreduce.extras import need
-from launcher.image_context import Context, ignore_patterns, zoo_context
-from launcher.image_package import base_context, base_dockerfile, base_tag, dockerfile
-from launcher.image_report import Report, engine_error, innermost
+from launcher.image.context import Context, ignore_patterns, zoo_context
+from launcher.image.package import base_context, base_dockerfile, base_tag, dockerfile
+from launcher.image.report import Report, engine_error, innermost
 
 if TYPE_CHECKING:
     from docker import DockerClient

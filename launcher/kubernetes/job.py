@@ -14,11 +14,11 @@ from edl_allreduce.errors import EdlError, JobFailed, UsageError
 from launcher import history
 from launcher.client import RETRY_SECONDS, Client, how_told
 from launcher.handle import ENDED, JobHandle, error_of
-from launcher.kubernetes import Cluster, selector
-from launcher.kubernetes_errors import Unreachable
-from launcher.kubernetes_status import Outlook, final_status, outlook, with_message
-from launcher.kubernetes_way import ClusterWay
-from launcher.manifests import WORKERS
+from launcher.kubernetes.api import Cluster, selector
+from launcher.kubernetes.errors import Unreachable
+from launcher.kubernetes.manifests import WORKERS
+from launcher.kubernetes.status import Outlook, final_status, outlook, with_message
+from launcher.kubernetes.way import ClusterWay
 
 if TYPE_CHECKING:
     import grpc

@@ -12,9 +12,9 @@ from edl_allreduce import cluster, extras
 from edl_allreduce.cluster import WorkerPods
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import Job, kind_of, to_json
-from launcher.certificates import Certificate
-from launcher.pod_manifests import all_labels, coordinator_pod, worker_pod
-from launcher.pod_template import merged
+from launcher.kubernetes.certificates import Certificate
+from launcher.kubernetes.pod_manifests import all_labels, coordinator_pod, worker_pod
+from launcher.kubernetes.pod_template import merged
 from launcher.settings import Request
 
 Manifest = dict[str, Any]

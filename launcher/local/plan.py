@@ -97,7 +97,7 @@ def job_name(model_def: str, now: datetime, random: str) -> str:
 
 def _import_path(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """PYTHONPATH with this checkout at its end, unless the package is installed and found anyway."""
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     if root in (*site.getsitepackages(), site.getusersitepackages()):
         return ()
     present = environ.get("PYTHONPATH", "")

@@ -10,10 +10,10 @@ from edl_allreduce import cluster
 from edl_allreduce.errors import EdlError
 from launcher.client import Client
 from launcher.handle import JobSummary
-from launcher.kubernetes import Cluster
-from launcher.kubernetes_status import Outlook, final_status, outlook
-from launcher.kubernetes_way import ClusterWay
-from launcher.manifests import KIND, WORKERS
+from launcher.kubernetes.api import Cluster
+from launcher.kubernetes.manifests import KIND, WORKERS
+from launcher.kubernetes.status import Outlook, final_status, outlook
+from launcher.kubernetes.way import ClusterWay
 
 if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status

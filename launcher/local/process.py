@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from edl_allreduce.processes import Process, open_process
-from launcher.plan import Plan
+from launcher.local.plan import Plan
 
 LOG_LINES, TAIL_BYTES = 15, 1 << 16  # of a log, in an error
 

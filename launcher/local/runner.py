@@ -16,12 +16,13 @@ from edl_allreduce.errors import EdlError, JobFailed, StorageError, UsageError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.processes import describe_exit
 from edl_allreduce.task_spec import to_json
-from launcher import history, logs
+from launcher import history
 from launcher.client import RETRY_SECONDS, Client, LocalWay, final_status, how_it_ended
-from launcher.ended import output_of
 from launcher.handle import ENDED, JobHandle, error_of
-from launcher.plan import Plan
-from launcher.process import Leader, spawn, tail
+from launcher.local import logs
+from launcher.local.ended import output_of
+from launcher.local.plan import Plan
+from launcher.local.process import Leader, spawn, tail
 
 if TYPE_CHECKING:
     import grpc

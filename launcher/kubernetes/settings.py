@@ -9,8 +9,8 @@ from typing import Any
 from edl_allreduce import cluster
 from edl_allreduce.errors import UsageError
 from edl_allreduce.flags import flag
-from launcher import pod_options
-from launcher.pod_options import Priority, Volume
+from launcher.kubernetes import pod_options
+from launcher.kubernetes.pod_options import Priority, Volume
 
 # What the containers' own variables mean; see edl_allreduce/cluster.py.
 _OF_EDL = {"EDL_HOME", "EDL_JOB_UID", "EDL_TOKEN_FILE", "EDL_TLS_CERTIFICATE"}

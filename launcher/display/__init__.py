@@ -1,0 +1,1 @@
+"""Shows people and scripts how a job stands; what is said is decided by pure functions."""

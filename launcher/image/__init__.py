@@ -1,0 +1,1 @@
+"""Makes the Docker images in which pods find a model zoo."""

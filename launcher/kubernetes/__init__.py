@@ -1,0 +1,1 @@
+"""Jobs on Kubernetes: the coordinator and the workers as pods."""

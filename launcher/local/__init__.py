@@ -1,0 +1,1 @@
+"""Jobs of this machine: the coordinator and the workers as processes."""
