@@ -164,3 +164,13 @@ def error_of(status: Status, name: str, logs: str) -> EdlError | None:
         return JobFailed(f"job {name} was stopped{f': {status.message}' if status.message else ''}; {logs}")
     kind = ERRORS.get(status.exit_code, JobFailed)
     return kind(f"{status.message or f'job {name} failed'}; {logs}")
+
+
+def with_message(status: Status, message: str) -> Status:
+    """A copy that says something else."""
+    from edl_allreduce.control.control_pb2 import Status
+
+    copy = Status()
+    copy.CopyFrom(status)
+    copy.message = message
+    return copy

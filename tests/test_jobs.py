@@ -16,11 +16,11 @@ import pytest
 from edl_allreduce.errors import EdlError, JobFailed, UsageError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.processes import Process, process_of
-from launcher import client
+from launcher import client, followed
 from launcher.handle import RUNNING
 from launcher.jobs import attach, match, places, summaries
 from launcher.local import jobs as local_jobs
-from launcher.local import runner
+from launcher.local import runner, way
 from tests.fakes import enter, gone, planned
 
 
@@ -83,7 +83,7 @@ def test_a_job_killed_as_a_whole_is_told_too(forever: runner.LocalJob) -> None:
 
 def test_attaching_while_the_coordinator_is_away() -> None:
     starter = runner.start(planned("vanish_once", job_name="digits-2"))
-    assert any(status.message == runner.AWAY for status in starter.watch())
+    assert any(status.message == followed.AWAY for status in starter.watch())
     job = attach("digits-2")
     assert job.status().phase and job.scale(3) == 2, "retried until the next coordinator answers"
     assert job.wait(30).phase == "done"
@@ -185,7 +185,7 @@ def test_an_unknown_backend() -> None:
 @pytest.mark.parametrize("listens", [False, True])
 def test_a_coordinator_that_does_not_answer(listens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "CALL_SECONDS", 0.5)
-    monkeypatch.setattr(client.LocalWay, "patience", 0.5)
+    monkeypatch.setattr(way.LocalWay, "patience", 0.5)
     made = folder("a", tmp_path)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -195,7 +195,7 @@ def test_a_coordinator_that_does_not_answer(listens: bool, tmp_path: Path, monke
         with pytest.raises(
             JobFailed, match=r"^job a: its coordinator at 127\.0\.0\.1:\d+ has not answered for 0\.5 s; see "
         ):
-            client.Client(client.LocalWay(made), threading.Event().wait).scale(2)
+            client.Client(way.LocalWay(made), threading.Event().wait).scale(2)
 
 
 def test_a_wrong_token_is_said_so(forever: runner.LocalJob) -> None:

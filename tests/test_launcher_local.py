@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from edl_allreduce.errors import JobFailed, ModelError, StorageError, UsageError
+from launcher import followed
 from launcher.handle import RUNNING
 from launcher.interrupt import Interruption
 from launcher.local import runner
@@ -88,7 +89,7 @@ def test_a_job_survives_its_coordinator() -> None:
     statuses = list(job.watch())
     assert job.wait().position.step == 40 and gone(job.pid)
     messages = list(dict.fromkeys(status.message for status in statuses if status.phase == "training"))
-    assert set(messages) == {"", runner.AWAY} and statuses[-2].message == ""
+    assert set(messages) == {"", followed.AWAY} and statuses[-2].message == ""
     workers = {tuple(worker.pid for worker in status.workers) for status in statuses if status.phase == "training"}
     assert len(workers) == 1, "the same workers have gone on"
     steps = [status.position.step for status in statuses]

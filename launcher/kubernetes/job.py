@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -12,24 +11,22 @@ from typing import TYPE_CHECKING, Any
 from edl_allreduce import cluster, task_spec
 from edl_allreduce.errors import EdlError, JobFailed, UsageError
 from launcher import history
-from launcher.client import RETRY_SECONDS, Client, how_told
-from launcher.handle import ENDED, JobHandle, error_of
+from launcher.client import how_told
+from launcher.followed import AWAY, FollowedJob
+from launcher.handle import with_message
 from launcher.kubernetes.api import Cluster, selector
 from launcher.kubernetes.errors import Unreachable
 from launcher.kubernetes.manifests import WORKERS
-from launcher.kubernetes.status import Outlook, final_status, outlook, with_message
+from launcher.kubernetes.status import Outlook, final_status, outlook
 from launcher.kubernetes.way import ClusterWay
 
 if TYPE_CHECKING:
-    import grpc
-
     from edl_allreduce.control.control_pb2 import Status
 
 STOP_SECONDS = 60.0  # for a job that was told to stop: its workers write a checkpoint, and go
 LOOK_SECONDS, END_SECONDS = 10, 1  # between two looks at the Job, if nothing changes before; when its pod has ended
 HEAR_SECONDS = 3.0  # for the first word of a coordinator that runs
 APART_SECONDS = 2.0  # between two tries to reach a cluster that does not answer
-AWAY = "the coordinator has died and is being restarted"
 STOPPED_EXIT_CODE = 130
 
 
@@ -47,7 +44,7 @@ def attached(name: str, where: Cluster) -> KubernetesJob:
     return job
 
 
-class KubernetesJob(JobHandle):
+class KubernetesJob(FollowedJob):
     """A job on Kubernetes. It is followed from `begin` on, and goes on when this process ends.
 
     Args:
@@ -56,21 +53,14 @@ class KubernetesJob(JobHandle):
     """
 
     def __init__(self, where: Cluster, way: ClusterWay) -> None:
+        super().__init__(way)
         self._name, self._cluster, self._way = way.name, where, way
-        self._changed = threading.Condition()
-        self._statuses = 0  # how many there have been; guarded by _changed, as is what follows
-        self._status: Status | None = None
-        self._call: grpc.Call | None = None
-        self._ended, self._looked, self._heard = threading.Event(), threading.Event(), threading.Event()
-        self._stop_wanted = False
-        self._client = Client(way, self._ended.wait)
+        self._looked, self._heard = threading.Event(), threading.Event()
 
     def begin(self) -> None:
         """Follows the job, in threads of its own; returns when there is a first status."""
-        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else its core tells the terminal about lost connections
         self._way.__enter__()
-        for task in (self._observe, self._follow):
-            threading.Thread(target=task, name=task.__name__, daemon=True).start()
+        self._start_following(self._observe)
         self._looked.wait()
         if self._way.pod:
             self._heard.wait(HEAR_SECONDS)
@@ -98,39 +88,6 @@ class KubernetesJob(JobHandle):
     def output(self) -> str:
         config = self._cluster.read("v1", "ConfigMap", self._name)
         return task_spec.from_json(config["data"][cluster.SPEC_FILE]).output.output if config else ""
-
-    @property
-    def exit_code(self) -> int | None:
-        if not self._ended.is_set():
-            return None
-        error = self._error()
-        return error.exit_code if error else 0
-
-    def status(self) -> Status:
-        from edl_allreduce.control.control_pb2 import Status
-
-        with self._changed:
-            return self._status or Status(phase="starting")
-
-    def watch(self) -> Iterator[Status]:
-        seen = 0
-        while True:
-            with self._changed:
-                while self._statuses == seen and not self._ended.is_set():
-                    self._changed.wait()
-                fresh, seen = self._statuses > seen, self._statuses
-            if fresh:
-                yield self.status()
-            elif self._ended.is_set():
-                return
-
-    def wait(self, timeout: float | None = None) -> Status:
-        if not self._ended.wait(timeout):
-            raise TimeoutError(f"job {self._name} has not ended within {timeout} seconds")
-        error = self._error()
-        if error and not self._stop_wanted:
-            raise error
-        return self.status()
 
     def stop(self) -> None:
         self._stop_wanted = True
@@ -239,43 +196,13 @@ class KubernetesJob(JobHandle):
             state = None
         final = final_status(self.status(), (state or {}).get("data", {}).get(cluster.FINAL_STATUS, ""), found)
         self._way.ended = how_told(final)
-        with self._changed:
-            self._status = final
-            self._statuses += 1
-            self._ended.set()
-            self._heard.set()
-            if self._call is not None:
-                self._call.cancel()
-            self._changed.notify_all()
+        self._conclude(final)
+        self._heard.set()
         self._way.__exit__()
 
-    def _follow(self) -> None:
-        """Passes on what each coordinator of the job says, until the job ends."""
-        while (address := self._client.await_address()) is not None:
-            self._pass_on(address)
-            if self._ended.wait(RETRY_SECONDS):
-                return
+    def _hear(self, status: Status) -> None:
+        self._publish(status)
+        self._heard.set()
 
-    def _pass_on(self, address: str) -> None:
-        import grpc
-
-        with self._client.connected(address) as stub:
-            with self._changed:
-                if self._ended.is_set():
-                    return
-                self._call = call = self._client.watch(stub)
-            with contextlib.suppress(grpc.RpcError):  # it is not there yet, or any more
-                for status in call:
-                    self._publish(status)
-                    self._heard.set()
-
-    def _publish(self, status: Status) -> None:
-        with self._changed:
-            if not self._ended.is_set() and (self._status is None or self._status.phase not in ENDED):
-                same = self._status is not None and self._status == status
-                self._status = status
-                self._statuses += not same
-                self._changed.notify_all()
-
-    def _error(self) -> EdlError | None:
-        return error_of(self.status(), self._name, self.logs_hint)
+    def _lose(self) -> None:
+        """`_observe` knows more."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edl_allreduce import cluster, pods
 from edl_allreduce.errors import JobFailed
-from launcher.handle import ENDED
+from launcher.handle import ENDED, with_message
 
 if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status
@@ -110,13 +110,3 @@ def final_status(newest: Status, written: str, found: Outlook) -> Status:
     last = with_message(newest, found.how or "it ended without saying how")
     last.phase, last.exit_code = "failed", JobFailed.exit_code
     return last
-
-
-def with_message(status: Status, message: str) -> Status:
-    """A copy that says something else."""
-    from edl_allreduce.control.control_pb2 import Status
-
-    copy = Status()
-    copy.CopyFrom(status)
-    copy.message = message
-    return copy

@@ -12,9 +12,9 @@ from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import Job
 from launcher import history
-from launcher.client import final_status, how_it_ended
 from launcher.handle import JobHandle, error_of
 from launcher.local import logs
+from launcher.local.way import final_status, how_it_ended
 
 if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status

@@ -14,11 +14,13 @@ from edl_allreduce import task_spec
 from edl_allreduce.job_folder import JobFolder, home
 from edl_allreduce.processes import Process
 from edl_allreduce.processes import runs as process_runs
-from launcher.client import POLL_SECONDS, Client, LocalWay
+from launcher.client import POLL_SECONDS, Client
+from launcher.followed import AWAY
 from launcher.handle import KILLED, JobHandle, JobSummary
 from launcher.local.ended import EndedJob, spec_of
 from launcher.local.process import Attached
-from launcher.local.runner import AWAY, LocalJob
+from launcher.local.runner import LocalJob
+from launcher.local.way import LocalWay
 
 if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status

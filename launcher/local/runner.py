@@ -8,7 +8,6 @@ import itertools
 import os
 import secrets
 import signal
-import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +16,18 @@ from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.processes import describe_exit
 from edl_allreduce.task_spec import to_json
 from launcher import history
-from launcher.client import RETRY_SECONDS, Client, LocalWay, final_status, how_it_ended
-from launcher.handle import ENDED, JobHandle, error_of
+from launcher.followed import AWAY, FollowedJob
+from launcher.handle import with_message
 from launcher.local import logs
 from launcher.local.ended import output_of
 from launcher.local.plan import Plan
 from launcher.local.process import Leader, spawn, tail
+from launcher.local.way import LocalWay, final_status, how_it_ended
 
 if TYPE_CHECKING:
-    import grpc
-
     from edl_allreduce.control.control_pb2 import Status
 
 STOP_SECONDS = 40.0  # for everything to end after SIGTERM; longer than the supervisor's own patience
-
-AWAY = "the coordinator has died and is being restarted"
 
 
 def start(plan: Plan, detach: bool = False) -> LocalJob:
@@ -55,7 +51,7 @@ def start(plan: Plan, detach: bool = False) -> LocalJob:
     return job
 
 
-class LocalJob(JobHandle):
+class LocalJob(FollowedJob):
     """A job on this machine. It is followed from `begin` on.
 
     Args:
@@ -64,24 +60,15 @@ class LocalJob(JobHandle):
     """
 
     def __init__(self, folder: JobFolder, leader: Leader) -> None:
-        self._files = folder
-        self._leader = leader
-        self._changed = threading.Condition()
-        self._statuses = 0  # how many there have been; guarded by _changed, as is what follows
-        self._status: Status | None = None
-        self._call: grpc.Call | None = None
-        self._ended = threading.Event()
-        self._client = Client(LocalWay(folder), self._ended.wait)
-        self._stop_wanted = False
+        super().__init__(LocalWay(folder))
+        self._files, self._leader = folder, leader
         self._crash: JobFailed | None = None
 
     def begin(self) -> None:
         """Follows the job, in threads of its own."""
-        os.environ.setdefault(
-            "GRPC_VERBOSITY", "ERROR"
-        )  # else its core tells the terminal that the coordinator has ended
-        threading.Thread(target=self._reap, name="reap", daemon=True).start()
-        threading.Thread(target=self._follow, name="follow", daemon=True).start()
+        if not self._files.address.exists():
+            self._publish(with_message(self.status(), "indexing the data"))
+        self._start_following(self._reap)
 
     @property
     def name(self) -> str:
@@ -107,39 +94,6 @@ class LocalJob(JobHandle):
     def pid(self) -> int:
         """The process id of the job's supervisor; SIGTERM to it stops the job."""
         return self._leader.pid
-
-    @property
-    def exit_code(self) -> int | None:
-        if not self._ended.is_set():
-            return None
-        error = self._error()
-        return error.exit_code if error else 0
-
-    def status(self) -> Status:
-        from edl_allreduce.control.control_pb2 import Status
-
-        with self._changed:
-            return self._status or Status(phase="starting")
-
-    def watch(self) -> Iterator[Status]:
-        seen = 0
-        while True:
-            with self._changed:
-                while self._statuses == seen and not self._ended.is_set():
-                    self._changed.wait()
-                fresh, seen = self._statuses > seen, self._statuses
-            if fresh:
-                yield self.status()
-            elif self._ended.is_set():
-                return
-
-    def wait(self, timeout: float | None = None) -> Status:
-        if not self._ended.wait(timeout):
-            raise TimeoutError(f"job {self.name} has not ended within {timeout} seconds")
-        error = self._error()
-        if error and not self._stop_wanted:
-            raise error
-        return self.status()
 
     def stop(self) -> None:
         self._stop_wanted = True
@@ -184,49 +138,16 @@ class LocalJob(JobHandle):
         self._kill_group()
         self._files.remove_tmp()
         atexit.unregister(self.stop)
-        final = self._final()
-        with self._changed:
-            self._status = final
-            self._statuses += 1
-            self._ended.set()
-            if self._call is not None:
-                self._call.cancel()
-            self._changed.notify_all()
+        self._conclude(self._final())
         if self._leader.stdin:
             self._leader.stdin.close()
 
-    def _follow(self) -> None:
-        """Passes on what each coordinator of the job says, until the job ends."""
-        from edl_allreduce.control.control_pb2 import Status
+    def _hear(self, status: Status) -> None:
+        self._publish(status)
 
-        if not self._files.address.exists():
-            self._publish(Status(phase="starting", message="indexing the data"))
-        while (address := self._client.await_address()) is not None:
-            self._pass_on(address)
-            if self._ended.wait(RETRY_SECONDS):
-                return
-            if not self._stop_wanted and self.status().phase not in ENDED:
-                self._publish(_with_message(self.status(), AWAY))
-
-    def _pass_on(self, address: str) -> None:
-        """Publishes what the coordinator at an address says until it ends."""
-        import grpc
-
-        with self._client.connected(address) as stub:
-            with self._changed:
-                if self._ended.is_set():
-                    return
-                self._call = call = self._client.watch(stub)
-            with contextlib.suppress(grpc.RpcError):  # it is not there yet, or any more
-                for status in call:
-                    self._publish(status)
-
-    def _publish(self, status: Status) -> None:
-        with self._changed:
-            if not self._ended.is_set():  # the final one has the last word
-                self._status = status
-                self._statuses += 1
-                self._changed.notify_all()
+    def _lose(self) -> None:
+        if not self._stop_wanted:
+            self._publish(with_message(self.status(), AWAY))
 
     def _kill_group(self) -> None:
         """Kills every process of the job's process group."""
@@ -238,28 +159,19 @@ class LocalJob(JobHandle):
         log, newest = self._files.coordinator_log, self.status()
         status = final_status(self._files)
         if status is None and self._stop_wanted:
-            status = _with_message(newest, "all its processes were killed")
+            status = with_message(newest, "all its processes were killed")
             status.phase = "stopped"
         elif status is None:
             code = self._leader.returncode
             how = "" if code is None else f" ({describe_exit(code)})"
-            status = _with_message(newest, f"the supervisor of job {self.name} ended unexpectedly{how}; see {log}")
+            status = with_message(newest, f"the supervisor of job {self.name} ended unexpectedly{how}; see {log}")
             status.phase = "failed"
         elif not status.HasField("position"):  # not the coordinator's: it could not write one
-            written, status = status, _with_message(newest, status.message)
+            written, status = status, with_message(newest, status.message)
             status.phase, status.exit_code = written.phase, written.exit_code
         if status.phase == "failed" and status.message.endswith(f"; see {log}"):
             self._crash = JobFailed(f"{status.message.removesuffix(f'; see {log}')}; the end of {log}:\n{tail(log)}")
         return status
 
     def _error(self) -> EdlError | None:
-        return self._crash or error_of(self.status(), self.name, self.logs_hint)
-
-
-def _with_message(status: Status, message: str) -> Status:
-    from edl_allreduce.control.control_pb2 import Status
-
-    copy = Status()
-    copy.CopyFrom(status)
-    copy.message = message
-    return copy
+        return self._crash or super()._error()
