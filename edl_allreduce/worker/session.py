@@ -12,10 +12,8 @@ import queue
 import select
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import chain, islice, takewhile
+from itertools import chain
 
 import grpc
 
@@ -23,23 +21,13 @@ from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control import control_pb2_grpc
 from edl_allreduce.control.position import position_to_message
 from edl_allreduce.position import Position
+from edl_allreduce.worker.untold import Activity, Untold
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 0.25
-STEPS_KEPT = 1 << 16  # until a coordinator says that its successor will know of them
-STEPS_PER_MESSAGE = 1 << 13
 RETRY_SECONDS = (0.02, 0.25)  # between two tries to reach a coordinator: the first, the longest
 REFUSED = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT)
-
-
-@dataclass(frozen=True)
-class Activity:
-    """What the training thread is doing, for how long (seconds), and what its own part of a step usually takes."""
-
-    kind: pb.Activity.ValueType = pb.WAITING
-    seconds: float = 0.0
-    compute_seconds: float = 0.0
 
 
 class Session:
@@ -77,13 +65,9 @@ class Session:
         self._checkpoint_wanted = False
         self._outbox: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
         self._repeated: list[pb.FromWorker] = []  # what every new coordinator must be told as well
-        self._figures: list[tuple[int, pb.FromWorker]] = []  # told after a step, until that is kept
+        self._untold = Untold()
         self._wants: list[pb.FromWorker] = []  # of tasks, until all are done
         self._lock = threading.Lock()
-        self._progress = pb.Progress()
-        self._steps: deque[pb.Step] = deque()
-        self._told_step = 0
-        self._tells_steps = False
         self._connected = False
         self._welcomed = False  # by the coordinator of this stream
         self._greeted_before = False
@@ -120,24 +104,12 @@ class Session:
         self._outbox.put(pb.FromWorker(ready=pb.Ready()))
 
     def progress(self, round: int, rank: int, position: Position, step: pb.Step, paused_seconds: float) -> None:
-        """Notes a step. Rank 0 tells it with the next heartbeat, the others when they part, should rank 0 be lost."""
-        with self._lock:
-            self._progress.round = round
-            self._progress.position.CopyFrom(position_to_message(position))
-            while self._steps and self._steps[-1].step >= step.step:
-                self._steps.pop()  # done again since
-            self._steps.append(step)
-            if len(self._steps) > STEPS_KEPT:
-                self._steps.popleft()
-            self._told_step = min(self._told_step, step.step - 1)
-            self._tells_steps = rank == 0
-            if paused_seconds:
-                self._progress.paused_seconds = paused_seconds
+        """Notes a step, to be told with a heartbeat."""
+        self._untold.step(round, rank, position, step, paused_seconds)
 
     def parted(self, message: pb.Parted) -> None:
         """The worker has left a round; its standing must say so already."""
-        with self._lock:
-            self._tells_steps = True
+        self._untold.tell_all()
         self._flush()
         self._outbox.put(pb.FromWorker(parted=message))
 
@@ -195,8 +167,7 @@ class Session:
         self._outbox.put(message)
 
     def _say_until_kept(self, step: int, message: pb.FromWorker) -> None:
-        with self._lock:
-            self._figures.append((step, message))
+        self._untold.figures(step, message)
         self._outbox.put(message)
 
     # Heartbeats.
@@ -207,35 +178,8 @@ class Session:
                 self._flush()
 
     def _flush(self) -> None:
-        doing = self.activity()
-        with self._lock:
-            message, self._progress = self._progress, pb.Progress()
-            self._progress.round = message.round
-            self._progress.position.CopyFrom(message.position)
-            untold = self._untold() if self._tells_steps else []
-        message.activity, message.activity_seconds = doing.kind, doing.seconds
-        message.compute_seconds = doing.compute_seconds
-        steps = iter(untold)
-        while True:
-            message.steps.extend(islice(steps, STEPS_PER_MESSAGE))
-            self._outbox.put(pb.FromWorker(progress=message))
-            if len(message.steps) < STEPS_PER_MESSAGE:
-                return
-            message = pb.Progress(round=message.round, position=message.position)
-
-    def _untold(self) -> list[pb.Step]:
-        untold = list(takewhile(lambda step: step.step > self._told_step, reversed(self._steps)))[::-1]
-        if untold:
-            self._told_step = untold[-1].step
-        return untold
-
-    def _forget(self, kept: int) -> None:
-        """Steps up to this one will be known to every coordinator."""
-        with self._lock:
-            while self._steps and self._steps[0].step <= kept:
-                self._steps.popleft()
-            self._told_step = max(self._told_step, kept)
-            self._figures = [(step, message) for step, message in self._figures if step >= kept]
+        for message in self._untold.messages(self.activity()):
+            self._outbox.put(message)
 
     # The stream.
 
@@ -271,8 +215,7 @@ class Session:
         """One stream from hello to its end; the error that ended it."""
         outbox: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
         self._outbox = outbox  # first this, then the standing: nothing gets lost between
-        figures = [message for _, message in self._figures]
-        first = [self._greeting(), *self._repeated, *figures, *self._wants]
+        first = [self._greeting(), *self._repeated, *self._untold.said_again(), *self._wants]
         with self._channel() as channel:
             work = control_pb2_grpc.CoordinatorStub(channel).Work
             stream = work(chain(first, iter(outbox.get, None)), metadata=(("authorization", f"Bearer {self._token}"),))
@@ -303,14 +246,13 @@ class Session:
     def _handle(self, message: pb.ToWorker) -> None:
         match message.WhichOneof("message"):
             case "welcome":
-                with self._lock:
-                    self._told_step = message.welcome.told_step
+                self._untold.known(message.welcome.told_step)
                 self._connected = self._welcomed = True
                 if not self._greeted_before:
                     self._greeted_before = True
                     self.inbox.put(message)
             case "kept":
-                self._forget(message.kept.step)
+                self._untold.kept(message.kept.step)
             case "reform":
                 self._reform_round = message.reform.round
                 self.inbox.put(message)

@@ -12,7 +12,8 @@ from edl_allreduce.task_spec import WHOLE_JOB, EvaluateSpec, PredictSpec
 from edl_allreduce.worker.evaluation import Evaluator
 from edl_allreduce.worker.leases import Interrupted, Leases
 from edl_allreduce.worker.prediction import Predictor
-from edl_allreduce.worker.session import Activity, Session
+from edl_allreduce.worker.session import Session
+from edl_allreduce.worker.untold import Activity
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.position import position_to_message
 from edl_allreduce.position import Position
-from edl_allreduce.worker.session import Activity
+from edl_allreduce.worker.untold import Activity
 
 USUAL_WEIGHT = 0.1  # of the newest step in the usual time of one
 
