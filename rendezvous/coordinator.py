@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_to_message
-from edl_allreduce.control.position import position_from_message, position_to_message
+from edl_allreduce.control.position import position_from_message
 from edl_allreduce.dataset import Dataset
 from edl_allreduce.errors import EdlError, UsageError
-from edl_allreduce.position import Schedule, deal_lanes
+from edl_allreduce.position import Schedule
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import Job, to_json
 from rendezvous import events, rounds
@@ -21,9 +21,8 @@ from rendezvous.limits import make_policy
 from rendezvous.overseer import Overseer
 from rendezvous.presence import EXPORTED, Presence, standing_from_message
 from rendezvous.provisioner import Provisioner
-from rendezvous.shares import rebalance
+from rendezvous.round_setup import RoundSetup
 from rendezvous.state import Cause, Kind, Round, State, WorkerState
-from rendezvous.store import RoundStore
 from rendezvous.task_result import write_result
 from rendezvous.telemetry import Telemetry
 from rendezvous.watchdog import Doing
@@ -79,20 +78,23 @@ class Coordinator:
     ) -> None:
         self.spec, self.dataset, self.site, self.state, self.telemetry = spec, dataset, site, state, telemetry
         self.validation = validation
-        trains = isinstance(spec, JobSpec)
-        self.schedule = Schedule(dataset.records, spec.training.num_epochs if isinstance(spec, JobSpec) else 1)
+        training = spec.training if isinstance(spec, JobSpec) else None
+        self.schedule = Schedule(dataset.records, training.num_epochs if training else 1)
+        self._rounds = RoundSetup(site.address, dataset.lanes, training) if training else None
         self.work = LeasedWork(
-            validation if trains else dataset, not trains, telemetry, self._tell_worker, self.tell, self._finish_work
+            validation if training else dataset,
+            training is None,
+            telemetry,
+            self._tell_worker,
+            self.tell,
+            self._finish_work,
         )
         self.presences: dict[int, Presence] = {}
-        self.shares: dict[int, float] = {}
-        self.lanes: dict[int, int] = {}  # how many each member of the newest round has
         self.ended = asyncio.Event()
         self.started_at = clock()
         self._policy = make_policy(spec, self.schedule, site.reconnect_seconds)
         self._clock = clock
         self._provisioner: Provisioner | None = None
-        self._store: RoundStore | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._overseer = Overseer(self)
         self._concluding: asyncio.Task[None] | None = None
@@ -110,7 +112,13 @@ class Coordinator:
         """Returns when every worker has ended and the store is closed."""
         if self._provisioner:
             await self._provisioner.close(END_GRACE_SECONDS)
-        self._close_store()
+        if self._rounds:
+            self._rounds.close()
+
+    @property
+    def lanes(self) -> dict[int, int]:
+        """How many lanes each member of the newest round has."""
+        return self._rounds.lanes if self._rounds else {}
 
     def now(self) -> float:
         """Seconds of the coordinator's clock."""
@@ -296,7 +304,8 @@ class Coordinator:
             case events.AskToPart(number, members):
                 self._send(members, pb.ToWorker(reform=pb.Reform(round=number)))
             case events.AbandonRound(number, members):
-                self._close_store()
+                assert self._rounds
+                self._rounds.close()
                 self._send(members, pb.ToWorker(abandon=pb.Abandon(round=number)))
             case events.AskToLeave(id):
                 self.work.retire(id)
@@ -318,32 +327,16 @@ class Coordinator:
                 self._end()
 
     def _begin(self, new: Round) -> None:
-        assert isinstance(self.spec, JobSpec)
-        self._close_store()
-        if len(new.members) > 1:
-            self._store = RoundStore(self.site.address)
-        now, seconds = self._clock(), {id: self.presences[id].doing.usual for id in new.members if id in self.presences}
-        self.shares = rebalance(new.members, self.shares, seconds)
-        lanes = deal_lanes(self.dataset.lanes, [self.shares[id] for id in new.members])
-        self.lanes = {id: len(own) for id, own in zip(new.members, lanes, strict=True)}
+        assert self._rounds
+        now, present = self._clock(), {id: self.presences[id] for id in new.members if id in self.presences}
+        seconds = {id: presence.doing.usual for id, presence in present.items()}
+        messages = self._rounds.begin(new, seconds)
         self.telemetry.began(new, list(self.lanes.values()))
         self.telemetry.must_repeat(new.number, self._repeated)
         self._repeated = 0
-        for id, own in zip(new.members, lanes, strict=True):
-            if id in self.presences:
-                self.presences[id].doing = Doing(pb.WAITING, now, seconds[id])
-                self.presences[id].began = now
-            message = pb.Round(
-                number=new.number,
-                members=new.members,
-                store_address=self.site.address,
-                store_port=self._store.port if self._store else 0,
-                synchronize=new.synchronize,
-                position=position_to_message(new.position),
-                lanes=own,
-                global_batch=self.spec.training.global_batch(len(new.members)),
-            )
-            self._send((id,), pb.ToWorker(round=message))
+        for id, presence in present.items():
+            presence.doing, presence.began = Doing(pb.WAITING, now, seconds[id]), now
+            self._send((id,), messages[id])
 
     def _end(self) -> None:
         self._send(tuple(self.presences), pb.ToWorker(stop=pb.Stop(reason=self.state.verdict)))
@@ -380,11 +373,6 @@ class Coordinator:
 
     def _kill_later(self, worker_id: int) -> None:
         asyncio.get_running_loop().call_later(END_GRACE_SECONDS, self._kill, worker_id)
-
-    def _close_store(self) -> None:
-        if self._store:
-            self._store.close()
-            self._store = None
 
     def _plan_tick(self) -> None:
         if self._tick:
