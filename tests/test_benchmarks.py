@@ -15,6 +15,7 @@ from random import Random
 
 import pytest
 
+from benchmarks.common.summary import summarize
 from benchmarks.elasticity import figures, history, horovod_elastic, torchrun
 from benchmarks.elasticity.figures import HOROVOD, NEXT_STEP, OURS, REPEATED, Measurement
 from benchmarks.elasticity.settings import next_of, order_of
@@ -150,7 +151,7 @@ def test_the_table_puts_systems_side_by_side() -> None:
     assert any("0 (0 … 0) ×3" in line and "3 (3 … 3) ×3" in line for line in lines if REPEATED in line)
     assert any("–" in line and "> 120 ×1" in line for line in lines)
     assert figures.as_json([1.0, None, 3.0]) == {"count": 3, "median": 3.0, "least": 1.0, "most": None}
-    assert figures.summarize([]) is None and figures.shown(inf, NEXT_STEP, 60) == "> 60"
+    assert summarize([]) is None and figures.shown(inf, NEXT_STEP, 60) == "> 60"
 
 
 STARTS_A_FAMILY = """

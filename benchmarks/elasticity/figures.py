@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf
+
+from benchmarks.common.summary import Summary, summarize
 
 OURS, HOROVOD, TORCHRUN = "edl_allreduce", "Horovod Elastic", "torchrun"
 SYSTEMS = (OURS, HOROVOD, TORCHRUN)
@@ -69,24 +70,6 @@ class Measurement:
     kind: str
     load: float
     values: Mapping[str, float | None]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Several measurements of one figure; infinite: not within the limit."""
-
-    count: int
-    median: float
-    least: float
-    most: float
-
-
-def summarize(values: Iterable[float | None]) -> Summary | None:
-    """None when there are no values."""
-    numbers = [inf if value is None else value for value in values]
-    if not numbers:
-        return None
-    return Summary(len(numbers), statistics.median(numbers), min(numbers), max(numbers))
 
 
 def values_of(measurements: Iterable[Measurement], system: str, kind: str, figure: str) -> list[float | None]:

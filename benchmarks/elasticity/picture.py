@@ -8,6 +8,9 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import plots
+from benchmarks.common.plots import FAINT, plain, title
+from benchmarks.common.summary import summarize
 from benchmarks.elasticity.figures import (
     GAP,
     HOROVOD,
@@ -18,21 +21,12 @@ from benchmarks.elasticity.figures import (
     TORCHRUN,
     Measurement,
     shown,
-    summarize,
     values_of,
 )
 from benchmarks.elasticity.history import Round
 
 COLOURS = {OURS: "#1668b8", HOROVOD: "#d9822b", TORCHRUN: "#b5403a"}
-CALM, INK, FAINT = "#c9ced6", "#2b2f36", "#8a919c"
-STYLE: Any = {
-    "font.size": 9,
-    "axes.edgecolor": FAINT,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
+CALM = "#c9ced6"
 MARKS = {"lost": "#d1342f", "hung": "#8a3ffc", "left": "#e0a100", "joined": "#2f9e64"}
 """Colours of rounds, by what they began with."""
 MEANINGS = {"lost": "killed", "hung": "hung", "left": "left", "joined": "joined"}
@@ -71,15 +65,13 @@ def draw(curves: Curves, measurements: Sequence[Measurement], limit: float, mach
         limit: seconds after which a fault's end was no longer waited for.
         machine: a line about it.
     """
-    try:
-        import matplotlib
-    except ImportError:
+    if not plots.available():
         return False
-    matplotlib.use("Agg")
+    import matplotlib
     from matplotlib import pyplot
 
     lanes = [lane for lane in LANES if any(values_of(measurements, system, *lane[:2]) for system in SYSTEMS)]
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         heights = [2.0, 0.15, 0.8, 1.05, 0.58 * len(lanes)]  # the second and the fourth stay empty
         whole = sum(heights) + 1.15
         figure = pyplot.figure(figsize=(9, whole))
@@ -105,8 +97,8 @@ def _losses(axes: Any, curves: Curves) -> None:
     axes.set_ylabel("loss of a step")
     axes.tick_params(labelbottom=False, bottom=False)
     axes.legend(loc="upper right", frameon=False)
-    _title(axes, "Workers come and go: the loss stays the same")
-    _plain(axes)
+    title(axes, "Workers come and go: the loss stays the same")
+    plain(axes)
 
 
 def _workers(axes: Any, curves: Curves) -> None:
@@ -124,7 +116,7 @@ def _workers(axes: Any, curves: Curves) -> None:
     axes.set_yticks(range(curves.workers + 1))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.legend(loc="lower right", ncols=len(MARKS), fontsize=7, framealpha=0.9, edgecolor="none", handletextpad=0.1)
-    _plain(axes)
+    plain(axes)
 
 
 def _costs(axes: Any, lanes: Sequence[tuple[str, str, str]], measured: Sequence[Measurement], limit: float) -> None:
@@ -145,8 +137,8 @@ def _costs(axes: Any, lanes: Sequence[tuple[str, str, str]], measured: Sequence[
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", which="major", color="#dfe3e9", linewidth=0.8, zorder=0.5)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(SYSTEMS), frameon=False, handletextpad=0.1)
-    _title(axes, "What a fault costs")
-    _plain(axes)
+    title(axes, "What a fault costs")
+    plain(axes)
 
 
 def _strip(axes: Any, values: Sequence[float | None], height: float, colour: str, figure: str, limit: float) -> None:
@@ -164,11 +156,3 @@ def _strip(axes: Any, values: Sequence[float | None], height: float, colour: str
     axes.annotate(
         text, (right, height), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8, color=colour
     )
-
-
-def _title(axes: Any, text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=11, fontweight="bold")
-
-
-def _plain(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)

@@ -11,9 +11,11 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.elasticity import history, machine
+from benchmarks.common import machine
+from benchmarks.common.summary import summarize
+from benchmarks.elasticity import history
 from benchmarks.elasticity.digits import write_arrays
-from benchmarks.elasticity.figures import MEANING, Measurement, as_json, headline, summarize, table, values_of
+from benchmarks.elasticity.figures import MEANING, Measurement, as_json, headline, table, values_of
 from benchmarks.elasticity.ours import OurJob, start
 from benchmarks.elasticity.peer import Peer, measure_peer
 from benchmarks.elasticity.picture import Curves, draw

@@ -1,0 +1,1 @@
+"""What the benchmarks share: flags, the machine, paired measurements, statistics, JSON and plots."""
