@@ -16,6 +16,8 @@ $EDL_HOME, or $XDG_STATE_HOME/edl_allreduce, or ~/.local/state/edl_allreduce
     ├── tensorboard/               what goes to the output's folder of that name, when that is no local folder
     ├── audit/                     which record was consumed at which step (the workers, when asked)
     └── logs/coordinator.log, logs/worker-N.log
+
+OUTPUT/_runs/NAME/                 what is kept of every run beside its result, see `rendezvous.mirror`
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+RUNS = "_runs"  # in an output
 
 
 def home(environ: Mapping[str, str]) -> Path:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from edl_allreduce import records
 from edl_allreduce.errors import StorageError, UsageError, did_you_mean
+from edl_allreduce.job_folder import RUNS
 from edl_allreduce.spec import JobSpec, ModelSpec, OutputSpec
 from edl_allreduce.task_spec import Job, PredictSpec, TaskSpec
 from launcher.declared import declared_names
 
-TENSORBOARD, RUNS = "tensorboard", "_runs"  # what jobs have written there stays
+TENSORBOARD = "tensorboard"
 OWN_READER = "custom_data_reader"
 WITHOUT_IT = "--data_format=recordio (or tfrecord, csv, parquet) without it"
 WORKER_PACKAGES = {"tensorflow": "worker", "keras": "worker", "safetensors": "worker", "horovod": ""}
@@ -131,7 +132,7 @@ def check_output(output: OutputSpec) -> None:
     local = not storage.is_remote(url)
     if local and folder.exists() and not folder.is_dir():
         raise UsageError(f"--output: {url} is a file; choose a folder")
-    there = set(storage.names_in(url) or ()) - {checkpoint.FOLDER, TENSORBOARD, RUNS}
+    there = set(storage.names_in(url) or ()) - {checkpoint.FOLDER, TENSORBOARD, RUNS}  # these stay
     if bundle.MESSAGE not in there:  # written last: without it the others are what a killed job has left
         there -= {bundle.PARAMS, bundle.CODE, bundle.SPEC, bundle.BUNDLE, bundle.KERAS}
         there = {name for name in there if not storage.is_temporary(name)}

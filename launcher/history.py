@@ -10,13 +10,12 @@ from typing import Any
 
 from edl_allreduce import storage
 from edl_allreduce.errors import StorageError, UsageError
+from edl_allreduce.job_folder import RUNS
 from launcher.client import RETRY_SECONDS, Client
 
 Line = dict[str, Any]
 
 STEP_KEYS = {"loss", "tasks"}  # one of them is in the line of a step, or of a task that is done
-
-RUNS = "_runs"  # in an output: the histories of jobs whose coordinators have no disk of their own (rendezvous.mirror)
 
 
 def told(client: Client, await_end: Callable[[float], bool], follow: bool, steps: bool) -> Iterator[Line]:

@@ -1,4 +1,6 @@
-"""Keeps a second copy of a job's history where its output is: a coordinator in a pod has no disk that outlives it.
+"""Keeps a second copy of a job's history where its output is: the record of that run, which `edl dashboard` shows.
+
+A coordinator in a pod has no disk that outlives it; there it is also what the next coordinator learns from.
 
 OUTPUT/_runs/NAME/
 ├── history-000001.jsonl …       the lines of history.jsonl, in parts: of a long run only the newest is written again
@@ -21,23 +23,22 @@ from typing import Any
 
 from edl_allreduce import storage
 from edl_allreduce.errors import StorageError
-from edl_allreduce.job_folder import JobFolder
+from edl_allreduce.job_folder import RUNS, JobFolder
 from edl_allreduce.storage_retry import no_persistence, persist
+from edl_allreduce.task_spec import EvaluateSpec, Job
 
 log = logging.getLogger(__name__)
 
-FOLDER = "_runs"  # in an output
 PART_BYTES = 1 << 18
 FLUSH_SECONDS = (1.0, 3.0)  # after a line is written: when it is no step, when it is one
 RETRY_SECONDS = 10.0
-END_SECONDS = 30.0  # for the last lines to be written
 STATUS = "status.json"
-_PART = re.compile(r"history-([0-9]{6,})\.jsonl")
+PART = re.compile(r"history-([0-9]{6,})\.jsonl")
 
 
-def url_of(output: str, job: str) -> str:
-    """Where the mirror of a job is."""
-    return storage.join(output, FOLDER, job)
+def url_of(spec: Job, job: str) -> str:
+    """Where the record of a job is kept; empty: nowhere, since it has no folder of output."""
+    return "" if isinstance(spec, EvaluateSpec) else storage.join(spec.output.output, RUNS, job)
 
 
 def restore(url: str, folder: JobFolder) -> bool:
@@ -50,7 +51,7 @@ def restore(url: str, folder: JobFolder) -> bool:
     for path in (folder.dataset, folder.validation):
         if path.name in names and not path.exists():
             storage.write_bytes_atomic(str(path), storage.read_bytes(storage.join(url, path.name)))
-    parts = sorted(name for name in names if _PART.fullmatch(name))
+    parts = sorted(name for name in names if PART.fullmatch(name))
     if not parts or folder.history.exists():
         return bool(parts)
     temporary = folder.history.with_suffix(".part")
@@ -96,11 +97,12 @@ class Mirror:
         self._thread.join(seconds)
         return not self._thread.is_alive() and self._flushed
 
-    def end(self, status: str) -> None:
-        """The job has ended, with this Status in JSON; returns when all is in the mirror, or cannot be."""
-        done = self.close(END_SECONDS)
+    def end(self, status: str, seconds: float) -> None:
+        """The job has ended, with this Status in JSON; returns when all is in the mirror, or cannot be in that time."""
+        done = self.close(seconds)
         try:
-            persist(lambda: storage.write_bytes_atomic(storage.join(self._url, STATUS), status.encode()))
+            with contextlib.nullcontext() if done else no_persistence():
+                persist(lambda: storage.write_bytes_atomic(storage.join(self._url, STATUS), status.encode()))
         except StorageError as error:
             log.warning("the status cannot be kept in the output: %s", error)
         if not done:
@@ -139,7 +141,7 @@ class Mirror:
     def _begin_at_newest_part(self) -> bool:
         """Passes over the parts that an earlier coordinator has finished."""
         names = storage.names_in(self._url) or ()
-        newest = max((int(found[1]) for name in names if (found := _PART.fullmatch(name))), default=1)
+        newest = max((int(found[1]) for name in names if (found := PART.fullmatch(name))), default=1)
         while self._number < newest and (part := _part(self._folder.history, self._begin)):
             self._number, self._begin = self._number + 1, self._begin + len(part)
         return True

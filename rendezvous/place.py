@@ -12,17 +12,20 @@ from typing import Protocol
 
 from google.protobuf import json_format
 
+from edl_allreduce import storage
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.job_folder import JobFolder, write_whole
 from edl_allreduce.task_spec import Job
-from rendezvous import events
+from rendezvous import events, mirror
 from rendezvous.coordinator import Coordinator, Site
+from rendezvous.mirror import Mirror
 from rendezvous.provisioner import Listener, Provisioner
 from rendezvous.provisioner.local import LocalProvisioner
 from rendezvous.telemetry import Telemetry
 from rendezvous.tls import Tls
 
 ADDRESS = "127.0.0.1"
+END_SECONDS = 10.0  # for the last of the history to be written in the output
 
 
 class Place(Protocol):
@@ -56,7 +59,7 @@ class Place(Protocol):
         """Brings back into the folder what coordinators before have left elsewhere."""
 
     def keep(self, spec: Job, telemetry: Telemetry) -> None:
-        """Sees to it from now on that the next coordinator will know the history."""
+        """Sees to it from now on that the history stays in the output, and that the next coordinator will know it."""
 
     async def leave(self) -> None:
         """This coordinator goes, the job goes on."""
@@ -80,6 +83,7 @@ class LocalPlace:
         self.address, self.port = ADDRESS, _port_before(folder)
         self.tls: Tls | None = None
         self.departure = asyncio.Event()
+        self._mirror: Mirror | None = None
 
     @property
     def final_status(self) -> pb.Status | None:
@@ -92,9 +96,15 @@ class LocalPlace:
 
     async def recall(self, spec: Job) -> None:
         """It is all there."""
+        url = mirror.url_of(spec, self.folder.name)
+        if url and not self.restarts:
+            await asyncio.to_thread(storage.remove_folder, url)  # of another job that had this name
 
     def keep(self, spec: Job, telemetry: Telemetry) -> None:
-        """It is on this machine's disk."""
+        """Begins to mirror the history in the output."""
+        if url := mirror.url_of(spec, self.folder.name):
+            self._mirror = Mirror(url, self.folder)
+            telemetry.listeners.append(self._mirror.note)
 
     async def leave(self) -> None:
         """Does not happen here."""
@@ -123,8 +133,10 @@ class LocalPlace:
             loop.add_reader(sys.stdin.fileno(), input_ended)
 
     async def end(self, status: pb.Status) -> None:
-        """Leaves the status in the job's folder."""
+        """Leaves the status in the job's folder and in the output."""
         write_status(self.folder, status)
+        if self._mirror:
+            await asyncio.to_thread(self._mirror.end, status_to_json(status), END_SECONDS)
 
 
 def write_status(folder: JobFolder, status: pb.Status) -> None:

@@ -29,7 +29,7 @@ from edl_allreduce.errors import EdlError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.storage_retry import persist
-from edl_allreduce.task_spec import EvaluateSpec, Job
+from edl_allreduce.task_spec import Job
 from rendezvous import mirror
 from rendezvous.coordinator import Coordinator, Site
 from rendezvous.mirror import Mirror
@@ -49,6 +49,7 @@ ANYWHERE = "0.0.0.0"
 DIGEST = "@sha256:"
 RECONNECT_SECONDS = 30.0  # names of Services are cached for some seconds
 LEAVE_SECONDS = 15.0  # of the pod's grace period, for the newest history to be written
+END_SECONDS = 30.0  # for the last of it
 
 
 class PodPlace:
@@ -88,7 +89,7 @@ class PodPlace:
 
     async def settle(self, spec: Job) -> Job:
         """The job with its image pinned to the one that runs here; its workers' audit goes beside the mirror."""
-        url = _mirror_of(spec, self.folder.name)
+        url = mirror.url_of(spec, self.folder.name)
         if url and not storage.is_remote(url):
             self.site = replace(self.site, job_folder=url)
         if DIGEST in spec.model.image:
@@ -102,7 +103,7 @@ class PodPlace:
 
     async def recall(self, spec: Job) -> None:
         """Reads the job's mirror, unless this pod has all of it on its own disk."""
-        url = _mirror_of(spec, self.folder.name)
+        url = mirror.url_of(spec, self.folder.name)
         if url and self.restarts:
             await asyncio.to_thread(persist, lambda: mirror.restore(url, self.folder))
         elif url:
@@ -110,7 +111,7 @@ class PodPlace:
 
     def keep(self, spec: Job, telemetry: Telemetry) -> None:
         """Begins to mirror the history in the output."""
-        url, loop = _mirror_of(spec, self.folder.name), asyncio.get_running_loop()
+        url, loop = mirror.url_of(spec, self.folder.name), asyncio.get_running_loop()
         if not url:
             return
 
@@ -149,7 +150,7 @@ class PodPlace:
     async def end(self, status: pb.Status) -> None:
         """Leaves the status to whoever asks, and sees to it that no other coordinator is started."""
         if self._mirror:
-            await asyncio.to_thread(self._mirror.end, status_to_json(status))
+            await asyncio.to_thread(self._mirror.end, status_to_json(status), END_SECONDS)
         self._state.final_status = status_to_json(status)
         try:
             await insist("write how the job has ended", self._state.save)
@@ -166,8 +167,3 @@ class PodPlace:
             ours = worker_id_of(pod) is not None and is_owned_by(pod, self._owner)
             if ours and not isinstance(look(pod, self._settings.container), Ended):
                 self._api.delete_pod(pod["metadata"]["name"], pod["metadata"]["uid"], 0)
-
-
-def _mirror_of(spec: Job, job: str) -> str:
-    """Where the history is mirrored; empty: nowhere, since the job has no folder of output."""
-    return "" if isinstance(spec, EvaluateSpec) else mirror.url_of(spec.output.output, job)

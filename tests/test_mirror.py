@@ -14,6 +14,8 @@ import pytest
 from edl_allreduce import storage
 from edl_allreduce.errors import StorageError
 from edl_allreduce.job_folder import JobFolder
+from edl_allreduce.spec import JobSpec
+from edl_allreduce.task_spec import EvaluateSpec, PredictSpec, from_flags
 from rendezvous import mirror
 from rendezvous.mirror import Mirror
 
@@ -30,6 +32,11 @@ def a_folder(path: Path) -> JobFolder:
     folder.create("{}", "secret")
     folder.history.touch()
     return folder
+
+
+def url_in(path: Path) -> str:
+    flags = {"model_zoo": "zoo", "model_def": "m.M", "data": "d", "output": path / "out", "num_epochs": 1}
+    return mirror.url_of(JobSpec.from_flags(flags), "digits")
 
 
 def write(folder: JobFolder, *steps: int, end: str = "\n") -> None:
@@ -49,8 +56,7 @@ def parts(url: str) -> list[str]:
 
 
 def test_a_history_is_there_again_in_another_pod(tmp_path: Path) -> None:
-    folder, url = a_folder(tmp_path / "first"), mirror.url_of(str(tmp_path / "out"), "digits")
-    assert url == str(tmp_path / "out" / "_runs" / "digits")
+    folder, url = a_folder(tmp_path / "first"), url_in(tmp_path)
     folder.dataset.write_bytes(b"dataset")
     kept: list[int] = []
     copy = Mirror(url, folder, kept.append)
@@ -68,7 +74,7 @@ def test_a_history_is_there_again_in_another_pod(tmp_path: Path) -> None:
 
 
 def test_the_next_coordinator_goes_on_with_the_newest_part(tmp_path: Path) -> None:
-    folder, url = a_folder(tmp_path), mirror.url_of(str(tmp_path / "out"), "digits")
+    folder, url = a_folder(tmp_path), url_in(tmp_path)
     write(folder, *range(1, 20))
     assert Mirror(url, folder).close(10)
     before = {name: os.stat(Path(url) / name).st_mtime_ns for name in parts(url)}
@@ -82,7 +88,7 @@ def test_the_next_coordinator_goes_on_with_the_newest_part(tmp_path: Path) -> No
 
 
 def test_a_line_that_is_being_written_is_not_copied(tmp_path: Path) -> None:
-    folder, url = a_folder(tmp_path), mirror.url_of(str(tmp_path / "out"), "digits")
+    folder, url = a_folder(tmp_path), url_in(tmp_path)
     write(folder, 1)
     write(folder, 2, end="")
     assert Mirror(url, folder).close(10)
@@ -94,7 +100,7 @@ def test_parts_end_with_lines_wherever_they_are_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_of_a_part: int
 ) -> None:
     monkeypatch.setattr(mirror, "PART_BYTES", bytes_of_a_part)
-    folder, url = a_folder(tmp_path), mirror.url_of(str(tmp_path / "out"), "digits")
+    folder, url = a_folder(tmp_path), url_in(tmp_path)
     write(folder, *range(1, 15))
     assert Mirror(url, folder).close(10)
     texts = [storage.read_bytes(storage.join(url, name)) for name in parts(url)]
@@ -104,7 +110,7 @@ def test_parts_end_with_lines_wherever_they_are_cut(
 
 
 def test_a_store_that_fails_is_tried_again_and_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, url = a_folder(tmp_path), mirror.url_of(str(tmp_path / "out"), "digits")
+    folder, url = a_folder(tmp_path), url_in(tmp_path)
     works, tried = threading.Event(), threading.Event()
     write_whole = storage.write_bytes_atomic
 
@@ -128,10 +134,10 @@ def test_a_store_that_fails_is_tried_again_and_holds_up_nobody(tmp_path: Path, m
 
 
 def test_the_end_of_a_job_is_kept_as_well(tmp_path: Path) -> None:
-    folder, url = a_folder(tmp_path), mirror.url_of(str(tmp_path / "out"), "digits")
+    folder, url = a_folder(tmp_path), url_in(tmp_path)
     copy = Mirror(url, folder)
     write(folder, 1)
-    copy.end('{"phase": "done"}')
+    copy.end('{"phase": "done"}', 10)
     assert json.loads(storage.read_bytes(storage.join(url, "status.json"))) == {"phase": "done"}
     assert parts(url) == ["history-000001.jsonl"]
 
@@ -144,9 +150,16 @@ def test_nothing_to_bring_back(tmp_path: Path) -> None:
 
 
 def test_what_a_pod_has_on_its_own_disk_is_newer(tmp_path: Path) -> None:
-    folder, url = a_folder(tmp_path), mirror.url_of(str(tmp_path / "out"), "digits")
+    folder, url = a_folder(tmp_path), url_in(tmp_path)
     write(folder, 1)
     assert Mirror(url, folder).close(10)
     write(folder, 2)
     assert mirror.restore(url, folder)
     assert len(folder.history.read_text().splitlines()) == 2
+
+
+def test_every_job_with_a_folder_of_output_is_recorded_in_it(tmp_path: Path) -> None:
+    assert url_in(tmp_path) == str(tmp_path / "out" / "_runs" / "digits")
+    flags = {"trained_model": "m", "data": "d", "output": "s3://bucket/out"}
+    assert mirror.url_of(from_flags(PredictSpec, flags), "digits") == "s3://bucket/out/_runs/digits"
+    assert mirror.url_of(from_flags(EvaluateSpec, flags), "digits") == ""
