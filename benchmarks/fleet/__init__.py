@@ -1,0 +1,1 @@
+"""A real coordinator and any number of workers that only talk: what membership costs, without TensorFlow."""

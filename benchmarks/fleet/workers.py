@@ -1,0 +1,125 @@
+"""Simulated workers: `python -m benchmarks.fleet.workers HOST:PORT FIRST NUMBER`, ids FIRST … FIRST + NUMBER - 1.
+
+Each has a connection of its own and says what a worker says, at its pace; it trains nothing. Every line of the standard
+input is a command; when all workers have done it, a line on the standard output says when, in monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import Any
+
+import grpc
+
+from benchmarks.fleet.coordinator import TOKEN
+from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.control import control_pb2_grpc
+from edl_allreduce.worker.session import CHANNEL_OPTIONS
+
+WORKERS_PER_HOST = 8
+CONNECTING = 50  # at a time
+
+
+class Worker:
+    """One stream."""
+
+    def __init__(self, address: str, id: int) -> None:
+        self.id, self.round = id, 0
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._stub: Any = control_pb2_grpc.CoordinatorStub(self._channel)
+        self._told = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        """Has a connection, and has said nothing yet."""
+        await self._channel.channel_ready()
+        self._stream = self._stub.Work(metadata=(("authorization", f"Bearer {TOKEN}"),))
+
+    async def greet(self) -> None:
+        """Returns with the welcome."""
+        hello = pb.Hello(worker_id=self.id, host=f"host-{self.id // WORKERS_PER_HOST}", pid=1, address="10.0.0.1")
+        await self._stream.write(pb.FromWorker(hello=hello))
+        message = await self._stream.read()
+        assert message.HasField("welcome"), message
+        self._reader = asyncio.create_task(self._read())
+
+    async def ready(self) -> None:
+        """Returns with the first round."""
+        await self._stream.write(pb.FromWorker(ready=pb.Ready()))
+        await self.reform(1)
+
+    async def reform(self, number: int) -> None:
+        """Returns with that round; somebody else sees to it that there is one."""
+        while self.round < number:
+            self._told.clear()
+            await self._told.wait()
+
+    async def beat(self) -> None:
+        """Says what it does, as a worker that trains."""
+        await self._stream.write(
+            pb.FromWorker(
+                progress=pb.Progress(
+                    round=self.round,
+                    position=pb.Position(step=1),
+                    activity=pb.COMPUTING,
+                    activity_seconds=0.1,
+                    compute_seconds=0.1,
+                )
+            )
+        )
+
+    async def die(self) -> None:
+        """Breaks its connection."""
+        assert self._reader
+        self._reader.cancel()
+        self._stream.cancel()
+        await self._channel.close()
+
+    async def _read(self) -> None:
+        while isinstance(message := await self._stream.read(), pb.ToWorker):
+            match message.WhichOneof("message"):
+                case "round":
+                    self.round = message.round.number
+                    self._told.set()
+                case "abandon":
+                    parted = pb.Parted(round=self.round, position=pb.Position(step=1), failed=True, error="abandoned")
+                    await self._stream.write(pb.FromWorker(parted=parted))
+
+
+async def _beat(workers: list[Worker], every: float, seconds: float) -> None:
+    """All of them, evenly spread over the time between two heartbeats of one."""
+    began, beats = time.monotonic(), 0
+    while (now := time.monotonic()) < began + seconds:
+        due = int((now - began) / every * len(workers))
+        for number in range(beats, due):
+            await workers[number % len(workers)].beat()
+        beats = due
+        await asyncio.sleep(0.002)
+
+
+async def main(address: str, first: int, number: int) -> None:
+    """Obeys."""
+    workers = [Worker(address, id) for id in range(first, first + number)]
+    for begin in range(0, number, CONNECTING):
+        await asyncio.gather(*(each.connect() for each in workers[begin : begin + CONNECTING]))
+    print(time.monotonic(), flush=True)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        match line.split():
+            case ["greet"]:
+                await asyncio.gather(*(each.greet() for each in workers))
+            case ["ready"]:
+                await asyncio.gather(*(each.ready() for each in workers))
+            case ["reform", number]:
+                await asyncio.gather(*(each.reform(int(number)) for each in workers))
+            case ["beat", every, seconds]:
+                await _beat(workers, float(every), float(seconds))
+            case ["lose", number]:
+                await workers.pop().die()
+                await asyncio.gather(*(each.reform(int(number)) for each in workers))
+        print(time.monotonic(), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
