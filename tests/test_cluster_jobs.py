@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,62 @@ def test_a_job_trains_with_what_there_is_and_takes_more_when_there_is_room(
     second.trains_with(2)
     edl(cluster, "stop", "second")
     assert "stopped" in second.process.communicate(timeout=PATIENCE)[0]
+
+
+@pytest.fixture
+def urgent() -> Iterator[str]:
+    """A priority class before which all pods give way that have none."""
+    name = "edl-test-urgent"
+    subprocess.run(["kubectl", "create", "priorityclass", name, "--value=1000000"], check=True, capture_output=True)
+    yield name
+    subprocess.run(["kubectl", "delete", "priorityclass", name], check=True, capture_output=True)
+
+
+def test_preempted_workers_part_without_losing_a_step(
+    cluster: Cluster, data: str, slots: str, nodes: list[str], urgent: str
+) -> None:
+    resources = f"cpu=100m,memory=1Gi,{slots}=1"
+    job = train(cluster, data, "gives-way", num_workers=3, worker_resources=resources)
+    job.trains_with(3)
+    job.goes_on(5)
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(pod_of_others(cluster, urgent, {slots: 2})))
+    cluster.kubectl("wait", "pod/urgent", "--for=jsonpath={.status.phase}=Running", "--timeout=120s")
+    job.trains_with(1)
+    assert nodes_of(cluster, job) == {nodes[1]}
+    job.goes_on(5)
+    shrunk = [after for before, after in pairwise(job.rounds()) if len(after["members"]) < len(before["members"])]
+    assert shrunk and {each["kind"] for each in shrunk} == {"left"}
+    cluster.kubectl("delete", "pod", "urgent", "--wait=false")
+    job.trains_with(3)
+    job.goes_on(5)
+    steps = [line["step"] for line in job.history() if "loss" in line]
+    assert steps == list(range(1, len(steps) + 1))
+    edl(cluster, "stop", "gives-way")
+    assert "stopped" in job.process.communicate(timeout=PATIENCE)[0]
+
+
+def pod_of_others(cluster: Cluster, priority: str, resources: dict[str, int]) -> dict[str, Any]:
+    """A pod that has nothing to do with us but needs what we have."""
+    amounts = {name: str(amount) for name, amount in resources.items()}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "urgent"},
+        "spec": {
+            "priorityClassName": priority,
+            "terminationGracePeriodSeconds": 0,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [
+                {
+                    "name": "urgent",
+                    "image": cluster.image,
+                    "command": ["sleep", "3600"],
+                    "resources": {"limits": amounts, "requests": amounts},
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                }
+            ],
+        },
+    }
 
 
 @pytest.fixture(scope="module")
