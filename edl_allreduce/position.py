@@ -105,12 +105,13 @@ def deal_lanes(lanes: int, shares: Sequence[float]) -> tuple[tuple[int, ...], ..
     split between all of them. With equal shares, member i holds lanes i, i + n, i + 2n, …
     """
     hands: list[list[int]] = [[] for _ in shares]
-    total = sum(shares)
+    fair, held = np.array(shares, np.float64) / sum(shares), np.zeros(len(shares))
     for lane in range(lanes):
         # The member that is furthest behind its fair share of the lanes dealt so far takes the next one.
-        owed = [share / total * (lane + 1) - len(hand) for share, hand in zip(shares, hands, strict=True)]
-        hands[owed.index(max(owed))].append(lane)
-    return tuple(tuple(hand) for hand in hands)
+        owed = int((fair * (lane + 1) - held).argmax())
+        hands[owed].append(lane)
+        held[owed] += 1
+    return tuple(map(tuple, hands))
 
 
 def own_positions(start: int, size: int, mine: npt.NDArray[np.bool_]) -> Array:

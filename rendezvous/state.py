@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from operator import attrgetter
 
 from edl_allreduce.position import Position
 
@@ -209,6 +210,9 @@ def recovered(
     )
 
 
+_id = attrgetter("id")
+
+
 def put(state: State, worker: Worker) -> State:
     """The state with this worker in it."""
     return dataclasses.replace(state, workers=state.workers | {worker.id: worker})
@@ -226,7 +230,8 @@ def failed(state: State, verdict: str, exit_code: int = FAILED_EXIT_CODE) -> Sta
 
 def in_state(state: State, *wanted: WorkerState) -> list[Worker]:
     """The workers that are doing one of these things, by id."""
-    return [worker for _, worker in sorted(state.workers.items()) if worker.state in wanted]
+    found = [worker for worker in state.workers.values() if worker.state in wanted]  # sorted after: these are few
+    return sorted(found, key=_id)
 
 
 def ready(state: State) -> list[Worker]:

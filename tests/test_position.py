@@ -58,6 +58,15 @@ def test_every_lane_is_dealt_once_and_in_proportion(lanes: int, shares: list[flo
         assert abs(len(hand) - lanes * share / sum(shares)) < len(shares)
 
 
+@given(lanes=st.integers(1, 200), shares=st.lists(st.floats(0.1, 4), min_size=1, max_size=12))
+def test_lanes_go_to_whoever_is_furthest_behind(lanes: int, shares: list[float]) -> None:
+    hands: list[list[int]] = [[] for _ in shares]
+    for lane in range(lanes):
+        owed = [share / sum(shares) * (lane + 1) - len(hand) for share, hand in zip(shares, hands, strict=True)]
+        hands[owed.index(max(owed))].append(lane)
+    assert deal_lanes(lanes, shares) == tuple(map(tuple, hands))
+
+
 def test_equal_shares_alternate() -> None:
     assert deal_lanes(7, [1, 1, 1]) == ((0, 3, 6), (1, 4), (2, 5))
 
