@@ -15,7 +15,7 @@ from launcher.client import RETRY_SECONDS, Client
 
 Line = dict[str, Any]
 
-STEP_KEYS = {"loss", "tasks"}  # one of them is in the line of a step, or of a task that is done
+STEP_KEYS = {"loss", "tasks", "activity"}  # one of them is in a line of which there are very many
 
 
 def told(client: Client, await_end: Callable[[float], bool], follow: bool, steps: bool) -> Iterator[Line]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_to_message
@@ -17,7 +18,7 @@ from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import Job, to_json
 from rendezvous import events, rounds
 from rendezvous.leased_work import LeasedWork
-from rendezvous.limits import make_policy
+from rendezvous.limits import heartbeat_seconds, make_policy
 from rendezvous.overseer import Overseer
 from rendezvous.presence import EXPORTED, Presence, standing_from_message
 from rendezvous.provisioner import Provisioner
@@ -179,7 +180,7 @@ class Coordinator:
         presence.heard = self._clock()
         match message.WhichOneof("message"):
             case "progress":
-                self._progress(presence, message.progress)
+                self._progress(worker_id, presence, message.progress)
             case "ready":
                 self.tell(events.Ready(worker_id))
             case "parted":
@@ -259,17 +260,27 @@ class Coordinator:
             self.tell(events.Explained(worker_id, why, excused))
 
     def _welcome(self) -> pb.Welcome:
+        welcome = pb.Welcome(told_step=self.telemetry.told)
+        welcome.MergeFrom(self._constant_welcome)
+        return welcome
+
+    @cached_property
+    def _constant_welcome(self) -> pb.Welcome:
+        elastic = self.spec.elastic
         return pb.Welcome(
             spec=to_json(self.spec),
             dataset=dataset_to_message(self.dataset),
             validation=dataset_to_message(self.validation) if self.validation else None,
             job_folder=self.site.job_folder,
             job=self.site.name,
-            told_step=self.telemetry.told,
+            heartbeat_seconds=heartbeat_seconds(elastic.num_workers, elastic.worker_timeout),
         )
 
-    def _progress(self, presence: Presence, progress: pb.Progress) -> None:
+    def _progress(self, worker_id: int, presence: Presence, progress: pb.Progress) -> None:
         self.telemetry.heard(progress, presence.heard)
+        worker = self.state.workers.get(worker_id)
+        if worker is not None and worker.state is WorkerState.TRAINING:
+            self.telemetry.seen(progress.activity)
         since = max(presence.heard - progress.activity_seconds, presence.began)
         presence.doing = Doing(progress.activity, since, progress.compute_seconds or presence.doing.usual)
         presence.position = position_from_message(progress.position)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rendezvous.coordinator import Coordinator
 
 CHUNK_BYTES = 1 << 18
-STEP_KEYS = {"loss", "tasks"}  # one of them is in the line of a step, or of a task that is done
+STEP_KEYS = {"loss", "tasks", "activity"}  # one of them is in a line of which there are very many
 
 
 async def read(coordinator: Coordinator, follow: bool, steps: bool) -> AsyncGenerator[str, None]:

@@ -84,7 +84,7 @@ class Mirror:
 
     def note(self, line: Mapping[str, Any]) -> None:
         """A line has been written to the history; returns at once."""
-        if "loss" not in line:
+        if not line.keys() & {"loss", "activity"}:
             with self._wake:
                 self._urgent = True
                 self._wake.notify()

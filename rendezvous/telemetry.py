@@ -12,6 +12,7 @@ learns what the one before it knew. Every line but those of steps has also a "ti
     {"tasks": [17], "records": 4096, "sums": "…"}        of a job of tasks; sums in base64, see TaskDone (control.proto)
     {"evaluation": 120, "epoch": 1, "figures": {"loss": 0.3, "auc": 0.91}, "seconds": 0.2}     0: of a trained model
     {"epoch_end": 1, "step": 120, "figures": {"loss": 0.31, "val_loss": 0.3}, "seconds": 0.2, "stopped": ""}
+    {"activity": {"input": 3, "compute": 31, "allreduce": 9, "other": 1}}     heartbeats since the last such line
     {"target": 4}                                        somebody wants so many workers
     {"restart": 1}                                       another coordinator has taken over
 """
@@ -29,6 +30,7 @@ from typing import Any, TextIO
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.position import position_from_message
 from edl_allreduce.position import Position
+from rendezvous.activity import Tally
 from rendezvous.state import Kind, Round
 
 RATE_SECONDS = 5.0
@@ -105,6 +107,7 @@ class Telemetry:
     _skips: set[tuple[str, int]] = field(default_factory=set)
     _recent: deque[tuple[float, int, float]] = field(default_factory=deque)
     _told_at: float | None = None  # when the newest step was told, by `wall`
+    _tally: Tally = field(default_factory=Tally)
 
     @property
     def told(self) -> int:
@@ -174,6 +177,11 @@ class Telemetry:
             self._told_at = self.wall()
         while self._recent and self._recent[0][0] < now - RATE_SECONDS:
             self._recent.popleft()
+
+    def seen(self, doing: pb.Activity.ValueType) -> None:
+        """A worker in a round was doing this when it sent a heartbeat."""
+        if self.began_at is not None and (counts := self._tally.note(doing, self.wall(), self.began_at)):
+            self._write({"activity": counts})
 
     def must_repeat(self, number: int, records: int) -> None:
         """So many records must be computed once more because the round before `number` failed."""

@@ -66,6 +66,9 @@ def _work(line: Line) -> str:
         case {"tasks": tasks, "records": records}:
             which = f"task{'s' if tasks[1:] else ''} {', '.join(map(str, tasks))}"
             return f"{which} done: {count(records, 'record')}"
+        case {"activity": counts}:
+            total = sum(counts.values()) or 1
+            return f"workers' time: {', '.join(f'{name} {part / total:.0%}' for name, part in counts.items())}"
         case {"skipped": records, "file": file, "offset": offset, "first": first, "error": error}:
             where = f"{file}, chunk at offset {offset}, from record {first}"
             return f"{count(records, 'bad record')} left out: {where}: {error}"

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.task_spec import Job
-from rendezvous.dashboard.activity import Activities
 from rendezvous.dashboard.record import Record
 
 
@@ -81,10 +80,6 @@ class JobView(Protocol):
     @property
     def record(self) -> Record:
         """The job's history."""
-
-    @property
-    def activities(self) -> Activities:
-        """What its workers' time goes into."""
 
     def status(self) -> pb.Status:
         """The very message that the command line shows."""

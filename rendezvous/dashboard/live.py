@@ -15,10 +15,9 @@ import psutil
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.job_folder import JobFolder
 from rendezvous import events
-from rendezvous.dashboard.activity import WORDS, Activities
+from rendezvous.activity import WORDS
 from rendezvous.dashboard.job_view import Controls, LogTail, WorkerFacts
 from rendezvous.dashboard.record import Line, Record
-from rendezvous.state import WorkerState
 from rendezvous.status import make_status
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOG_BYTES = 1 << 18  # of a log that are looked at
-SAMPLE_SECONDS = 0.5
 MEMORY_SECONDS = 2.0  # between two looks at how much memory workers use
 
 
@@ -43,24 +41,21 @@ class LiveJob:
         self.name, self.spec = coordinator.site.name, coordinator.spec
         self.controls: Controls | None = LiveControls(coordinator)
         self.loaded, self.ended = asyncio.Event(), coordinator.ended
-        self.record, self.activities = Record(), Activities()
+        self.record = Record()
         history = coordinator.telemetry.history
         self._history = Path(history.name) if history else None
         self._backlog: list[Line] = []
         self._memory = Memory()
-        self._sampled: dict[int, float] = {}  # worker → when its counted heartbeat came
         coordinator.telemetry.listeners.append(self._note)
         size = os.fstat(history.fileno()).st_size if history else 0
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._load(size)), loop.create_task(self._sample())]
+        self._loading = asyncio.get_running_loop().create_task(self._load(size))
 
     async def close(self) -> None:
         """Notes nothing any more."""
         with contextlib.suppress(ValueError):
             self._coordinator.telemetry.listeners.remove(self._note)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._loading.cancel()
+        await asyncio.gather(self._loading, return_exceptions=True)
 
     def status(self) -> pb.Status:
         return make_status(self._coordinator)
@@ -110,20 +105,6 @@ class LiveJob:
             self.record.note(line)
         self._backlog.clear()
         self.loaded.set()
-
-    async def _sample(self) -> None:
-        coordinator = self._coordinator
-        while not self.ended.is_set():
-            seen = []
-            for id, presence in coordinator.presences.items():
-                worker = coordinator.state.workers.get(id)
-                training = worker is not None and worker.state is WorkerState.TRAINING
-                if training and presence.heard != self._sampled.get(id):
-                    seen.append(presence.doing.activity)
-            self._sampled = {id: presence.heard for id, presence in coordinator.presences.items()}
-            self.activities.note(coordinator.telemetry.wall(), seen)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.ended.wait(), SAMPLE_SECONDS)
 
 
 class LiveControls:

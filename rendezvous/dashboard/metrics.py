@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 import edl_allreduce
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.task_spec import kind_of
-from rendezvous.dashboard.activity import COLUMNS
+from rendezvous.activity import NAMES
 from rendezvous.dashboard.job_view import JobView
 
 __all__ = ["CONTENT_TYPE_LATEST", "exposition"]
@@ -77,8 +77,7 @@ class _Metrics(Collector):
         yield self._counter("edl_pauses", "How often nobody was stepping", pauses, "cause")
         yield self._gauge("edl_checkpoint_step", "Step of the newest complete checkpoint", status.checkpoint.step)
         yield self._gauge("edl_checkpoint_failing", "1 when the last try failed", bool(status.checkpoint_error))
-        table = self._view.activities.table
-        samples = {name: float(table.column(name).sum()) for name in COLUMNS if name != "time"}
+        samples = {name: float(self._view.record.activities.column(name).sum()) for name in NAMES}
         yield self._counter("edl_activity_samples", "Heartbeats by what the worker was doing", samples, "activity")
         if newest := (status.epochs or status.evaluations):
             figures = dict(sorted(newest[-1].values.items()))

@@ -6,7 +6,7 @@ from typing import Any
 
 import edl_allreduce
 from edl_allreduce.control import control_pb2 as pb
-from rendezvous.dashboard.activity import KINDS, OTHER
+from rendezvous.activity import NAMES
 from rendezvous.dashboard.messages import schema_of
 from rendezvous.dashboard.views import LONG
 
@@ -167,7 +167,7 @@ def _histories() -> Schema:
             {"by": {"enum": ["step", "time"]}, "width": NUMBER, "serial": INTEGER, "points": _ref("Points")}
         ),
         "Activity": _object(
-            {"width": NUMBER, "points": _object(dict.fromkeys(("time", *KINDS.values(), OTHER), _list(NUMBER)))}
+            {"width": NUMBER, "points": _object(dict.fromkeys(("time", *NAMES), _list(NUMBER)))}
         ),
         "Rounds": _object({"rounds": _list(_object(entry)), "total": INTEGER}),
         "Event": _object({"serial": INTEGER, "line": {"type": "object"}}),

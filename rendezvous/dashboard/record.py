@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rendezvous.activity import NAMES
 from rendezvous.dashboard.table import Array, Merge, Table
 
 Line = Mapping[str, Any]
@@ -30,6 +31,8 @@ STEP_COLUMNS = {
     "serial": Merge.LAST,
     "count": Merge.SUM,
 }
+ACTIVITY_COLUMNS = {"time": Merge.LAST} | dict.fromkeys(NAMES, Merge.SUM)
+ACTIVITIES_KEPT = 1 << 15
 FIGURES_KEPT = 2000  # of each name
 ROUNDS_KEPT = 5000
 NAMES_KEPT = 64  # members that came or went with a round, by id; of more only the number
@@ -89,12 +92,14 @@ class Record:
     Attributes:
         serial: of the newest line.
         steps: each step that counts; of a job of tasks, each lease that is done.
-        events: serial and text of every line that is no step and no lease; of the newest ones.
+        activities: counts of what workers were doing, over time.
+        events: serial and text of every line that is none of these; of the newest ones.
         forgotten: serial of the newest event that is not kept any more.
     """
 
     serial: int = 0
     steps: Table = field(default_factory=lambda: Table(STEP_COLUMNS))
+    activities: Table = field(default_factory=lambda: Table(ACTIVITY_COLUMNS, ACTIVITIES_KEPT))
     rounds: deque[RoundEntry] = field(default_factory=lambda: deque(maxlen=ROUNDS_KEPT))
     figures: deque[Figures] = field(default_factory=lambda: deque(maxlen=FIGURES_KEPT))
     events: deque[tuple[int, str]] = field(default_factory=deque)
@@ -123,6 +128,8 @@ class Record:
             case {"tasks": _, "records": records, "time": time}:
                 since = time - (self._newest("time") or time)
                 self._stepped(len(self.steps) + 1, 0, float("nan"), records, since, since, 0.0)
+            case {"activity": counts}:
+                self.activities.append((self._time, *(counts.get(name, 0) for name in NAMES)))
             case {"cause": _, "members": _, "first_step": _}:
                 self._began(line)
                 self._happened(line)

@@ -77,7 +77,7 @@ def history_view(view: JobView, by: str, low: float, high: float, most: int) -> 
 
 def activity_view(view: JobView, low: float, high: float, most: int) -> dict[str, Any]:
     """What workers' time goes into."""
-    points, width = view.activities.table.points("time", low, high, most)
+    points, width = view.record.activities.points("time", low, high, most)
     return {"width": width, "points": {name: values.tolist() for name, values in points.items()}}
 
 
