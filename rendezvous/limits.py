@@ -7,6 +7,16 @@ from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import Job
 from rendezvous.state import Policy
 
+HEARTBEAT_SECONDS = 0.25  # between two heartbeats of a worker, where there is no reason for more
+HEARTBEATS_PER_SECOND = 1000  # of all workers together: about a tenth of a core
+HEARTBEATS_PER_TIMEOUT = 3
+
+
+def heartbeat_seconds(workers: int, worker_timeout: float) -> float:
+    """Between two heartbeats of a worker: so many workers must not keep the coordinator busy with them."""
+    longest = max(HEARTBEAT_SECONDS, worker_timeout / HEARTBEATS_PER_TIMEOUT)
+    return min(longest, max(HEARTBEAT_SECONDS, workers / HEARTBEATS_PER_SECOND))
+
 
 def make_policy(spec: Job, schedule: Schedule, reconnect_seconds: float) -> Policy:
     """The limits that follow from a job's spec.

@@ -6,11 +6,14 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
+from itertools import chain
 from operator import attrgetter
 
 from edl_allreduce.position import Position
 
 NOWHERE = Position()
+_id = attrgetter("id")
 FAILED_EXIT_CODE = 6  # JobFailed
 STOPPED_EXIT_CODE = 130  # as a shell says it of an interrupted program
 
@@ -193,6 +196,14 @@ class State:
     verdict: str = ""
     exit_code: int = 0
 
+    @cached_property
+    def by_state(self) -> dict[WorkerState, list[Worker]]:
+        """The workers that are doing each thing, by id; made once, since one decision asks for it many times."""
+        groups: dict[WorkerState, list[Worker]] = {}
+        for worker in sorted(self.workers.values(), key=_id):
+            groups.setdefault(worker.state, []).append(worker)
+        return groups
+
 
 def recovered(
     target: int, checkpoint: Position | None, alive: Iterable[int], next_id: int, next_round: int, now: float
@@ -208,9 +219,6 @@ def recovered(
         cause=None,
         checkpoint=checkpoint,
     )
-
-
-_id = attrgetter("id")
 
 
 def put(state: State, worker: Worker) -> State:
@@ -230,8 +238,8 @@ def failed(state: State, verdict: str, exit_code: int = FAILED_EXIT_CODE) -> Sta
 
 def in_state(state: State, *wanted: WorkerState) -> list[Worker]:
     """The workers that are doing one of these things, by id."""
-    found = [worker for worker in state.workers.values() if worker.state in wanted]  # sorted after: these are few
-    return sorted(found, key=_id)
+    groups = [group for each in wanted if (group := state.by_state.get(each))]
+    return list(groups[0]) if len(groups) == 1 else sorted(chain.from_iterable(groups), key=_id)
 
 
 def ready(state: State) -> list[Worker]:

@@ -25,6 +25,7 @@ pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_a
 
 from rendezvous.coordinator import Coordinator
 from rendezvous.coordinator import Site as Where
+from rendezvous.limits import heartbeat_seconds
 from rendezvous.provisioner import Recovered
 from rendezvous.service import listen, start_serving
 from rendezvous.state import Cause, Kind, Phase, Round, State, recovered
@@ -152,6 +153,32 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
         await asyncio.wait_for(test(), 60)
 
     asyncio.run(within_a_minute())
+
+
+@pytest.mark.parametrize(
+    ("workers", "timeout", "seconds"),
+    [
+        (1, 3.0, 0.25),
+        (250, 3.0, 0.25),
+        (500, 3.0, 0.5),
+        (1000, 3.0, 1.0),
+        (5000, 3.0, 1.0),
+        (5000, 15.0, 5.0),
+        (9, 0.5, 0.25),
+    ],
+)
+def test_many_workers_beat_slowly_but_in_time(workers: int, timeout: float, seconds: float) -> None:
+    assert heartbeat_seconds(workers, timeout) == pytest.approx(seconds)
+
+
+def test_a_worker_is_told_how_often_it_beats() -> None:
+    async def test() -> None:
+        async with site(num_workers=600) as job:
+            welcome = await Member(job.address, 0).greet()
+            assert welcome.heartbeat_seconds == pytest.approx(0.6)
+            assert (await Member(job.address, 1).greet()) == welcome
+
+    run(test)
 
 
 def test_a_whole_job() -> None:

@@ -6,6 +6,7 @@ import datetime
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -162,3 +163,19 @@ def test_a_coordinator_whose_name_is_not_known_yet_is_waited_for(monkeypatch: py
     asked.clear()
     with pytest.raises(EdlError, match=r"coordinator digits.team.svc: Name or service not known, for 0.01 s"):
         own_address("digits.team.svc", 7077, patience=0.01)
+
+
+def test_it_beats_as_often_as_it_is_told() -> None:
+    coordinator = Coordinator()
+    coordinator.says.get()
+    coordinator.says.put(pb.ToWorker(welcome=pb.Welcome(heartbeat_seconds=0.01)))
+    with serving(coordinator) as port:
+        session = Session(f"127.0.0.1:{port}", "token", HELLO)
+        session.start()
+        coordinator.hears(lambda message: message.HasField("progress"))
+        began = time.monotonic()
+        for _ in range(20):
+            coordinator.hears(lambda message: message.HasField("progress"))
+        assert time.monotonic() - began < 2.5  # as usual it would be 5 s
+        coordinator.says.put(None)
+        session.close()

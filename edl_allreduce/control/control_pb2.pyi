@@ -792,6 +792,7 @@ class Welcome(google.protobuf.message.Message):
     JOB_FIELD_NUMBER: builtins.int
     TOLD_STEP_FIELD_NUMBER: builtins.int
     VALIDATION_FIELD_NUMBER: builtins.int
+    HEARTBEAT_SECONDS_FIELD_NUMBER: builtins.int
     spec: builtins.str
     """JobSpec as JSON"""
     job_folder: builtins.str
@@ -800,6 +801,8 @@ class Welcome(google.protobuf.message.Message):
     """its name"""
     told_step: builtins.int
     """the newest step the coordinator has heard of"""
+    heartbeat_seconds: builtins.float
+    """between two heartbeats; 0: as usual"""
     @property
     def dataset(self) -> global___Dataset: ...
     @property
@@ -815,9 +818,10 @@ class Welcome(google.protobuf.message.Message):
         job: builtins.str = ...,
         told_step: builtins.int = ...,
         validation: global___Dataset | None = ...,
+        heartbeat_seconds: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["dataset", b"dataset", "validation", b"validation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dataset", b"dataset", "job", b"job", "job_folder", b"job_folder", "spec", b"spec", "told_step", b"told_step", "validation", b"validation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dataset", b"dataset", "heartbeat_seconds", b"heartbeat_seconds", "job", b"job", "job_folder", b"job_folder", "spec", b"spec", "told_step", b"told_step", "validation", b"validation"]) -> None: ...
 
 global___Welcome = Welcome
 

@@ -25,7 +25,7 @@ from edl_allreduce.worker.untold import Activity, Untold
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 0.25
+HEARTBEAT_SECONDS = 0.25  # until a coordinator says otherwise
 RETRY_SECONDS = (0.02, 0.25)  # between two tries to reach a coordinator: the first, the longest
 REFUSED = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT)
 
@@ -68,6 +68,7 @@ class Session:
         self._untold = Untold()
         self._wants: list[pb.FromWorker] = []  # of tasks, until all are done
         self._lock = threading.Lock()
+        self._heartbeat_seconds = HEARTBEAT_SECONDS
         self._connected = False
         self._welcomed = False  # by the coordinator of this stream
         self._greeted_before = False
@@ -173,7 +174,7 @@ class Session:
     # Heartbeats.
 
     def _beat(self) -> None:
-        while not self._closed.wait(HEARTBEAT_SECONDS):
+        while not self._closed.wait(self._heartbeat_seconds):
             if self._connected:
                 self._flush()
 
@@ -247,6 +248,7 @@ class Session:
         match message.WhichOneof("message"):
             case "welcome":
                 self._untold.known(message.welcome.told_step)
+                self._heartbeat_seconds = message.welcome.heartbeat_seconds or HEARTBEAT_SECONDS
                 self._connected = self._welcomed = True
                 if not self._greeted_before:
                     self._greeted_before = True
