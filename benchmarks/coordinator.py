@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
@@ -25,7 +25,6 @@ from benchmarks.common.command import run
 from benchmarks.common.report import Report
 from benchmarks.common.summary import slope
 from edl_allreduce.errors import EdlError, UsageError
-from edl_allreduce.worker.session import HEARTBEAT_SECONDS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FILES_PER_WORKER, SPARE_FILES = 3, 100
@@ -90,7 +89,7 @@ def _judge(report: Report, rows: Sequence[dict[str, Any]]) -> None:
     )
 
 
-def _panel(heading: str, series: dict[str, Sequence[tuple[float, float]]], log: str, axes: Any) -> None:
+def _panel(heading: str, series: Mapping[str, Sequence[tuple[float, float]]], log: str, axes: Any) -> None:
     plots.lines(axes, series, log)
     axes.set_xlabel("workers")
     plots.title(axes, heading)
@@ -108,17 +107,18 @@ def _job(number: int, tasks: int, seconds: float, clients: int, folder: Path) ->
         fleet = [stack.enter_context(_process("workers", address, str(a), str(b - a))) for a, b in parts]
         for each in fleet:
             each.line()  # it is connected
-        greets = _all(fleet, "greet")
-        forms = _all(fleet, "ready")
+        greets, _ = _all(fleet, "greet")
+        forms, _ = _all(fleet, "ready")
         before = coordinator.usage()
-        took = _all(fleet, f"beat {HEARTBEAT_SECONDS} {seconds}")
+        took, beats = _all(fleet, f"beat {seconds}")
         after = coordinator.usage()
-        reforms = _all(fleet, "reform 2", last="lose 2")
+        reforms, _ = _all(fleet, "reform 2", last="lose 2")
     return {
         "greets, s": greets,
         "forms, s": forms,
         "of that the coordinator, s": before["seconds"] - empty["seconds"],
         "reforms, s": reforms,
+        "heartbeats per second": beats / took,
         "heartbeats, share of a core": (after["seconds"] - before["seconds"]) / took,
         "memory, MB": after["megabytes"],
     }
@@ -166,8 +166,8 @@ def _process(name: str, *arguments: str) -> Iterator[Process]:
             process.kill()
 
 
-def _all(fleet: Sequence[Process], command: str, last: str = "") -> float:
-    """Seconds until all workers have done it.
+def _all(fleet: Sequence[Process], command: str, last: str = "") -> tuple[float, int]:
+    """Seconds until all workers have done it, and how often they have, together.
 
     Args:
         last: another command for the last process.
@@ -175,7 +175,8 @@ def _all(fleet: Sequence[Process], command: str, last: str = "") -> float:
     began = time.monotonic()
     for each in fleet:
         each.say(last if last and each is fleet[-1] else command)
-    return max(float(each.line()) for each in fleet) - began
+    answers = [each.line().split() for each in fleet]
+    return max(float(when) for when, _ in answers) - began, sum(int(times) for _, times in answers)
 
 
 def _check_files(workers: int) -> None:

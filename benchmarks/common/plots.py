@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def plain(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def lines(axes: Any, series: dict[str, Sequence[tuple[float, float]]], log: str = "xy") -> None:
+def lines(axes: Any, series: Mapping[str, Sequence[tuple[float, float]]], log: str = "xy") -> None:
     """Curves with their points, by name; `log` names the axes that are logarithmic."""
     for (name, points), colour in zip(series.items(), COLOURS * len(series), strict=False):
         axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3.5, linewidth=1.2, label=name)
@@ -65,7 +65,7 @@ def lines(axes: Any, series: dict[str, Sequence[tuple[float, float]]], log: str 
     axes.legend(frameon=False, fontsize=8)
 
 
-def bars(axes: Any, values: dict[str, float], goal: float | None = None) -> None:
+def bars(axes: Any, values: Mapping[str, float], goal: float | None = None) -> None:
     """Horizontal bars with their figures; a line where they should get to."""
     names = list(values)
     axes.barh(names, list(values.values()), color=COLOURS[0], height=0.6)

@@ -62,4 +62,4 @@ def slope(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 def digits(value: float) -> str:
     """As people read it: three digits that mean something."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
