@@ -134,8 +134,9 @@ def _to_dict(schema: Schema) -> dict[str, Any]:
 
 
 def _details(column: SchemaColumn) -> list[Any]:
-    details = {NUMBER: [column.mean, column.std], VOCABULARY: [list(column.vocabulary)], HASH: [column.size]}
-    return details[column.kind]
+    if column.kind == NUMBER:
+        return [column.mean, column.std]
+    return [list(column.vocabulary)] if column.kind == VOCABULARY else [column.size]
 
 
 def _column(name: str, values: Sequence[Any]) -> SchemaColumn:

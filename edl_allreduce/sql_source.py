@@ -16,8 +16,12 @@ _URL = re.compile(
     r"trino|presto|hive|db2|ibm_db_sa|firebird)(\+\w+)?://",
     re.IGNORECASE,
 )
+# What a URL without a driver means.
+_DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"} | {
+    name: f"{name}+pymysql" for name in ("mysql", "mariadb")
+}
 # The packages that pip knows by another name than Python.
-_PIP_NAMES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}
+_PIP_NAMES = {"MySQLdb": "mysqlclient", "psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary"}
 _HIDDEN = "***"
 
 sa: Any = Later("sqlalchemy", "sql", "a database")
@@ -38,21 +42,24 @@ class SqlSource:
     """A database; a context manager.
 
     Args:
-        url: e.g. sqlite:///file.db, postgresql+psycopg://user:password@host/name.
+        url: e.g. sqlite:///file.db, postgresql://user:password@host/name.
+        statement: what a query is called in errors.
 
     Attributes:
         name: the URL as it may be shown.
+        engine: SQLAlchemy's.
 
     Raises:
         UsageError: the URL is no good, or a package is not installed.
         StorageError: there is no such SQLite file.
     """
 
-    def __init__(self, url: str) -> None:
-        self.name = shown(url)
+    def __init__(self, url: str, statement: str = "--query") -> None:
+        self.name, self._statement = shown(url), statement
         try:
             self._url = sa.make_url(url)
-            self._engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool)
+            self._url = self._url.set(drivername=_DRIVERS.get(self._url.drivername, self._url.drivername))
+            self.engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool)
         except ModuleNotFoundError as error:
             package = _PIP_NAMES.get(error.name or "", error.name)
             raise UsageError(f"{self.name}: needs {package}: pip install {package}") from None
@@ -72,6 +79,15 @@ class SqlSource:
             slashes = "; an absolute path has four slashes, sqlite:////path" if os.path.isfile(f"/{file}") else ""
             raise StorageError(f"{self.name}: there is no file {file!r}{slashes}")
 
+    @property
+    def backend(self) -> str:
+        """SQLAlchemy's name of the kind of database, such as sqlite or postgresql."""
+        return str(self._url.get_backend_name())
+
+    def quote(self, name: str) -> str:
+        """A name as the database quotes it."""
+        return str(self.engine.dialect.identifier_preparer.quote_identifier(name))
+
     @contextmanager
     def select(self, query: str, rows: int) -> Iterator[tuple[tuple[str, ...], Iterator[Sequence[Sequence[Any]]]]]:
         """The names of the query's columns, and its rows in batches of at most `rows`; they stream.
@@ -82,30 +98,32 @@ class SqlSource:
             UsageError: it gives no rows, or names two columns the same.
             StorageError: the database cannot be reached, or ends the query; also while iterating.
         """
-        with self._errors():
-            connection = self._engine.connect()
+        with self.errors():
+            connection = self.engine.connect()
         try:
-            with self._errors():
+            with self.errors():
                 # no_parameters: a % in the query is a %.
                 streaming = connection.execution_options(yield_per=rows, stream_results=True, no_parameters=True)
                 result = streaming.exec_driver_sql(query)
             if not result.returns_rows:
-                raise UsageError("--query: gives no rows; expected a SELECT")
+                raise UsageError(f"{self._statement}: gives no rows; expected a SELECT")
             names = tuple(map(str, result.keys()))
             for number, name in enumerate(names):
                 if name in names[:number]:
-                    raise UsageError(f"--query: gives two columns named {name!r}; rename one by AS in the SELECT")
+                    raise UsageError(
+                        f"{self._statement}: gives two columns named {name!r}; rename one by AS in the SELECT"
+                    )
             yield names, self._batches(result, rows)
         finally:
-            with self._errors():
+            with self.errors():
                 connection.close()
 
     def _batches(self, result: Any, rows: int) -> Iterator[Sequence[Sequence[Any]]]:
-        with self._errors():
+        with self.errors():
             yield from result.partitions(rows)
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def errors(self) -> Iterator[None]:
         """Turns the database's errors into one line without the password."""
         try:
             yield
@@ -120,7 +138,7 @@ class SqlSource:
         return text
 
     def close(self) -> None:
-        self._engine.dispose()
+        self.engine.dispose()
 
     def __enter__(self) -> SqlSource:
         return self

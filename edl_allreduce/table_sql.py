@@ -6,12 +6,9 @@ output files be written in parallel, without a second query that may give other 
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import os
 import sqlite3
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -20,16 +17,12 @@ from urllib.parse import quote
 
 from edl_allreduce.errors import DataError, StorageError
 from edl_allreduce.sql_source import SqlSource
+from edl_allreduce.sql_values import Cell, plain
 from edl_allreduce.table import BYTES, FLOAT, INT64, MAX_CLASSES, TYPES, Column, Scan, Wish, chosen
 from edl_allreduce.tf_example import Value
 
 _FETCH_ROWS = 2048
-_INT64_RANGE = range(-(1 << 63), 1 << 63)
 _MOST_COLUMNS = 2000  # SQLite's limit
-_EPOCH = datetime.datetime(1970, 1, 1)
-_MICROSECOND = datetime.timedelta(microseconds=1)
-
-Cell = int | float | str | bytes | None
 
 
 @dataclass(frozen=True)
@@ -185,38 +178,10 @@ class _Seen:
         return [str(cell) if cell != cell else cell for cell in cells] if float in kinds else cells
 
     def _plain(self, value: Any, row: int) -> Cell:
-        if value is None or isinstance(value, (str, bytes, float)):
-            return value
-        if isinstance(value, int):
-            return int(value) if value in _INT64_RANGE else float(value)
-        if isinstance(value, decimal.Decimal):
-            return float(value)
-        if isinstance(value, (bytearray, memoryview)):
-            return bytes(value)
-        if isinstance(value, uuid.UUID):
-            return str(value)
-        number = _time(value)
-        if number is None:
-            raise DataError(
-                f"{self._source}: row {row + 1}, column {self._name!r}: a value of type {type(value).__name__} has no "
-                "place in a tf.Example; leave it out, or CAST it in the SELECT"
-            )
-        return number
+        try:
+            return plain(value)
+        except TypeError as error:
+            raise DataError(f"{self._source}: row {row + 1}, column {self._name!r}: {error}") from None
 
 
 _KINDS = {int: TYPES.index(INT64), float: TYPES.index(FLOAT), str: TYPES.index(BYTES), bytes: TYPES.index(BYTES)}
-
-
-def _time(value: Any) -> int | None:
-    """Days for a date, microseconds for other times; None for what is no time."""
-    if isinstance(value, datetime.datetime):
-        if value.tzinfo is not None:
-            value = value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
-        return int((value - _EPOCH) // _MICROSECOND)
-    if isinstance(value, datetime.date):
-        return int((value - _EPOCH.date()).days)
-    if isinstance(value, datetime.time):
-        return (datetime.datetime.combine(_EPOCH.date(), value.replace(tzinfo=None)) - _EPOCH) // _MICROSECOND
-    if isinstance(value, datetime.timedelta):
-        return int(value // _MICROSECOND)
-    return None

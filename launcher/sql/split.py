@@ -57,12 +57,19 @@ class Dialect:
         sqlglot = need("sqlglot", "sql", "an SQL statement")
         known = _DIALECTS.get(name, name)
         self._glot: Any = sqlglot.Dialect.get_or_raise(known if sqlglot.Dialect.get(known) else None)
-        self._error: type[Exception] = sqlglot.errors.TokenError
+        self._error: type[Exception] = sqlglot.errors.SqlglotError
 
     def tokens(self, text: str) -> list[Any] | None:
         """The tokens; None when the text ends inside a string, a quoted name or a comment."""
         try:
             return list(self._glot.tokenize(text))
+        except self._error:
+            return None
+
+    def tree(self, text: str) -> Any | None:
+        """The query as sqlglot's expression; None when it cannot be read."""
+        try:
+            return self._glot.parse(text)[0]
         except self._error:
             return None
 
