@@ -1,6 +1,6 @@
 """What the columns of a table were when a model was trained, so that every later row is treated the same.
 
-A schema is found while a SELECT is turned into records (launcher/sql/extract.py). It lies beside the records as
+A schema is found while a SELECT is turned into records (launcher/sqlflow/extract.py). It lies beside the records as
 schema.json, and travels in the trained model as the param `schema`.
 """
 

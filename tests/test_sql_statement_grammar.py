@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from edl_allreduce.errors import UsageError
 from edl_allreduce.schema import ColumnWish
-from launcher.sql.grammar import parse
-from launcher.sql.statements import Evaluate, Predict, Train
+from launcher.sqlflow.grammar import parse
+from launcher.sqlflow.statements import Evaluate, Predict, Train
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mariadb")
 THE_DESIGNS = """SELECT name, role, salary FROM employee

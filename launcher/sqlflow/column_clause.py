@@ -6,8 +6,8 @@ import re
 
 from edl_allreduce.errors import did_you_mean
 from edl_allreduce.schema import HASH, NUMBER, VOCABULARY, ColumnWish
-from launcher.sql.lexer import Token
-from launcher.sql.reader import Reader
+from launcher.sqlflow.lexer import Token
+from launcher.sqlflow.reader import Reader
 
 _KINDS = {"NUMERIC": NUMBER, "DENSE": NUMBER, "CATEGORY_HASH": HASH, "CATEGORY_ID": VOCABULARY}
 

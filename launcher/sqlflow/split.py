@@ -14,7 +14,7 @@ from typing import Any
 
 from edl_allreduce.errors import UsageError
 from edl_allreduce.extras import need
-from launcher.sql.lexer import Lexer, error_at
+from launcher.sqlflow.lexer import Lexer, error_at
 
 # SQLAlchemy's name of a database → sqlglot's of its dialect; others have the same name in both.
 _DIALECTS = {"postgresql": "postgres", "cockroachdb": "postgres", "mariadb": "mysql", "mssql": "tsql"}

@@ -15,12 +15,12 @@ import re
 from typing import Any
 
 from edl_allreduce.errors import UsageError
-from launcher.sql.column_clause import read_columns
-from launcher.sql.lexer import error_at
-from launcher.sql.reader import END, Reader, short
-from launcher.sql.split import Dialect, Split, split
-from launcher.sql.statements import Evaluate, Predict, Statement, Train
-from launcher.sql.with_clause import With, read_with
+from launcher.sqlflow.column_clause import read_columns
+from launcher.sqlflow.lexer import error_at
+from launcher.sqlflow.reader import END, Reader, short
+from launcher.sqlflow.split import Dialect, Split, split
+from launcher.sqlflow.statements import Evaluate, Predict, Statement, Train
+from launcher.sqlflow.with_clause import With, read_with
 
 MODEL_NAME = re.compile(r"[^\W_][\w-]*(\.[\w-]+)*")
 MODEL_NAME_LENGTH = 100

@@ -12,8 +12,8 @@ from typing import Any
 from edl_allreduce.errors import UsageError
 from edl_allreduce.extras import need
 from edl_allreduce.sql_source import SqlSource, sa
-from launcher.sql.names import FOLDS, split_table
-from launcher.sql.split import Dialect
+from launcher.sqlflow.names import FOLDS, split_table
+from launcher.sqlflow.split import Dialect
 
 ALIAS = "edl_key_"
 _ROWID = "rowid"

@@ -22,9 +22,9 @@ from edl_allreduce.schema import ColumnWish, Schema, within_limits
 from edl_allreduce.sql_source import SqlSource
 from edl_allreduce.tf_example import example_bytes, read_example
 from edl_allreduce.tf_example_rows import example_rows
-from launcher.sql import kept_rows
-from launcher.sql.column_scan import ColumnScan
-from launcher.sql.keys import KeyedSelect, with_key
+from launcher.sqlflow import kept_rows
+from launcher.sqlflow.column_scan import ColumnScan
+from launcher.sqlflow.keys import KeyedSelect, with_key
 
 SCHEMA, DONE = "schema.json", "_done"
 _FETCH_ROWS = 2048

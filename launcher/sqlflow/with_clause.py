@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edl_allreduce.errors import did_you_mean
-from launcher.sql.lexer import Token
-from launcher.sql.reader import CLAUSES, Reader, short
+from launcher.sqlflow.lexer import Token
+from launcher.sqlflow.reader import CLAUSES, Reader, short
 
 SELECT = "validation.select"
 # Of each verb, what may stand before a dot; a name without a dot is one of the first.

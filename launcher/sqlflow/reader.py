@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from edl_allreduce.errors import UsageError, did_you_mean
-from launcher.sql.lexer import Lexer, Token, error_at
+from launcher.sqlflow.lexer import Lexer, Token, error_at
 
 CLAUSES = ("WITH", "COLUMN", "LABEL", "INTO", "USING")
 END = "the end of the statement"
