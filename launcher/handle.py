@@ -52,6 +52,9 @@ class JobSummary:
 class JobHandle(ABC):
     """A job that has been started."""
 
+    def __repr__(self) -> str:
+        return f"<job {self.name}: {self.status().phase}>"
+
     @property
     @abstractmethod
     def name(self) -> str:
@@ -71,6 +74,11 @@ class JobHandle(ABC):
     def output(self) -> str:
         """The folder or URL of its result; empty when it has none, or when that is not known here."""
         return ""
+
+    @property
+    @abstractmethod
+    def record(self) -> str:
+        """The folder or URL where its history is kept; empty when nowhere that is known here."""
 
     @property
     def page(self) -> str:
@@ -151,9 +159,17 @@ class JobHandle(ABC):
     def dashboard(self) -> AbstractContextManager[str]:
         """The URL of the job's dashboard, as long as the context is open; the token is in its fragment.
 
+        That of a job that has ended shows what is recorded of it.
+
         Raises:
-            JobFailed: the job has ended, or its coordinator does not answer.
+            JobFailed: its coordinator does not answer.
+            UsageError: it has ended, and nothing of it is recorded that could be read here.
         """
+
+
+def how(status: Status) -> str:
+    """How a job has ended, in few words."""
+    return f"{status.phase}, {status.message}" if status.message else status.phase
 
 
 def error_of(status: Status, name: str, logs: str) -> EdlError | None:

@@ -309,12 +309,13 @@ class Telemetry:
                 line = json.loads(text)
             except ValueError:
                 continue
-            last = max(last, self._replay(line))
+            last = max(last, self.learn(line))
         self.history = history
         self._told_at = written_at if self.rounds else None
         return last
 
-    def _replay(self, line: dict[str, Any]) -> int:
+    def learn(self, line: Mapping[str, Any]) -> int:
+        """Learns a line of a history; the number of the round that it tells of the beginning of, or 0."""
         match line:
             case {"cause": cause, "kind": kind, "round": number, "members": ids, "first_step": first, "time": time}:
                 self._forget_after(first - 1)

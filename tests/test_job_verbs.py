@@ -103,7 +103,7 @@ def test_a_job_that_has_ended_is_told_from_its_files(capsys: pytest.CaptureFixtu
         "round 2: nobody was stepping for 0.17 s",
     ]
     assert sum("loss" in json.loads(line) for line in lines_of(capsys, "events", "dig", "--steps", "--json")) == 40
-    for words in (["scale", "digits-1", "3"], ["stop", "digits-1"], ["dashboard", "digits-1"]):
+    for words in (["scale", "digits-1", "3"], ["stop", "digits-1"]):
         assert lines_of(capsys, *words, code=6) == ["error: job digits-1 has ended: done"]
 
 

@@ -91,7 +91,9 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "scale": Command("change how many workers a running job keeps alive", _from(JOBS, "scale")),
     "stop": Command("end a running job; it saves a checkpoint", _from(JOBS, "stop")),
     "wait": Command("wait for a job's end; the exit code is the job's", _from(JOBS, "wait")),
-    "dashboard": Command("open the page of a running job in the browser", _from(JOBS, "dashboard")),
+    "dashboard": Command(
+        "open the page of a job, or of recorded runs, in the browser", _from("launcher.commands.dashboard", "dashboard")
+    ),
     "recordio": {
         "info": Command("say what RecordIO files hold: chunks, records, sizes", _from(DATA, "recordio_info")),
         "cat": Command("print the records of RecordIO files", _from(DATA, "recordio_cat")),

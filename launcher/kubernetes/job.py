@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from edl_allreduce import cluster, task_spec
+from edl_allreduce import cluster, storage, task_spec
 from edl_allreduce.errors import EdlError, JobFailed, UsageError
+from edl_allreduce.job_folder import RUNS
 from launcher import history
 from launcher.client import how_told
 from launcher.followed import AWAY, FollowedJob
@@ -19,6 +20,7 @@ from launcher.kubernetes.errors import Unreachable
 from launcher.kubernetes.manifests import WORKERS
 from launcher.kubernetes.status import Outlook, final_status, outlook
 from launcher.kubernetes.way import ClusterWay
+from launcher.recorded import served
 
 if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status
@@ -89,6 +91,11 @@ class KubernetesJob(FollowedJob):
         config = self._cluster.read("v1", "ConfigMap", self._name)
         return task_spec.from_json(config["data"][cluster.SPEC_FILE]).output.output if config else ""
 
+    @property
+    def record(self) -> str:
+        output = self.output
+        return storage.join(output, RUNS, self._name) if output else ""
+
     def stop(self) -> None:
         self._stop_wanted = True
         if self._way.pod and not self._ended.is_set():
@@ -144,6 +151,10 @@ class KubernetesJob(FollowedJob):
 
     @contextlib.contextmanager
     def _dashboard(self) -> Iterator[str]:
+        if self._ended.is_set():
+            with served([self.record]) as found:
+                yield found.url
+            return
         self._client.newest(10.0)  # is it there at all
         with self._way.dashboard() as tunnel:
             yield f"http://{tunnel.address}/#token={self._way.token()}"

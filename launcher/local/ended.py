@@ -15,6 +15,7 @@ from launcher import history
 from launcher.handle import JobHandle, error_of
 from launcher.local import logs
 from launcher.local.way import final_status, how_it_ended
+from launcher.recorded import served
 
 if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status
@@ -43,6 +44,10 @@ class EndedJob(JobHandle):
     @property
     def output(self) -> str:
         return output_of(self._files)
+
+    @property
+    def record(self) -> str:
+        return str(self._files.path)
 
     @property
     def exit_code(self) -> int:
@@ -75,8 +80,10 @@ class EndedJob(JobHandle):
     def logs(self, worker: int | None = None, follow: bool = False) -> Iterator[str]:
         return logs.read(self._files, worker, None)
 
-    def dashboard(self) -> contextlib.AbstractContextManager[str]:
-        raise self._has_ended()
+    @contextlib.contextmanager
+    def dashboard(self) -> Iterator[str]:
+        with served([self.record]) as found:
+            yield found.url
 
     def _has_ended(self) -> JobFailed:
         return JobFailed(f"job {self.name} has ended: {how_it_ended(self._files)}")

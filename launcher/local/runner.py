@@ -83,6 +83,10 @@ class LocalJob(FollowedJob):
         return output_of(self._files)
 
     @property
+    def record(self) -> str:
+        return str(self._files.path)
+
+    @property
     def page(self) -> str:
         try:
             url = self._files.dashboard.read_text(encoding="utf-8").strip()

@@ -1,4 +1,4 @@
-"""A job's dashboard, served by its coordinator: a page, a JSON API, Prometheus metrics.
+"""A job's dashboard, served by its coordinator: a page, a JSON API, Prometheus metrics. And that of recorded runs.
 
 Importing this loads no web framework; `serve` does.
 """
@@ -36,7 +36,11 @@ async def serve(
     Raises:
         EdlError: the port is taken, or the address is not of this machine.
     """
+    from rendezvous.dashboard.access import Rules
     from rendezvous.dashboard.live import LiveJob
     from rendezvous.dashboard.server import start
+    from rendezvous.dashboard.site import JobSite
 
-    return await start(LiveJob(coordinator), token, address, port, tls, tuple(hosts), open_to_readers)
+    names = frozenset(name.lower().rstrip(".") for name in hosts)
+    rules = Rules(token, names, proxied=tls is not None, open_to_readers=open_to_readers)
+    return await start(JobSite(LiveJob(coordinator)), rules, address, port, tls)

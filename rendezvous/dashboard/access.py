@@ -12,6 +12,7 @@ import contextlib
 import hmac
 import ipaddress
 import logging
+import re
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,8 +23,9 @@ from rendezvous.dashboard.problems import problem
 log = logging.getLogger(__name__)
 
 TOKEN_HEADER = "x-edl-token"
-OPEN_PATHS = ("/metrics", "/api/")  # of these prefixes everything needs the right to read, but for:
+PRIVATE_PATHS = ("/metrics", "/api/")  # of these prefixes everything needs the right to read, but for:
 DOCUMENT = "/api/openapi.json"
+RUNS_PATH = "/runs"  # below it, of each recorded run the same
 MAX_TARGET = 4096  # bytes of path and query
 
 HEADERS = {
@@ -72,12 +74,18 @@ class Rules:
     def refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
         """Why a request is not answered, with the status code; None: it is."""
         holds, own = self.holds_token(headers), self.is_own(headers.get("host", ""))
-        private = path.startswith(OPEN_PATHS) and path != DOCUMENT
+        private = is_private(path)
         if not own and not (self.proxied and (holds or not private)):
             return 421, f"this server is not called {headers.get('host', '')[:100]!r}"
         if holds or not private or (self.open_to_readers and method in ("GET", "HEAD")):
             return None
         return 401, "the job's token is missing or wrong: it is in the URL that `edl dashboard` prints"
+
+
+def is_private(path: str) -> bool:
+    """Whether a path tells of jobs."""
+    path = re.sub(f"^{RUNS_PATH}/[^/]*", "", path)
+    return path.startswith(PRIVATE_PATHS) and path != DOCUMENT
 
 
 class Guard:

@@ -27,11 +27,11 @@ async def open_dashboard(coordinator: Coordinator, place: Place, token: str) -> 
     A job does not end over that.
     """
     try:
-        await asyncio.to_thread(__import__, "rendezvous.dashboard.server")  # a web framework takes its time
+        await asyncio.to_thread(__import__, "rendezvous.dashboard.site")  # a web framework takes its time
         if place.tls:
             return await _in_pod(coordinator, place, token)
         dashboard = await _here(coordinator, place, token)
-        write_whole(place.folder.dashboard, _url(place.address, dashboard.port, token), mode=0o600)
+        write_whole(place.folder.dashboard, url_of(place.address, dashboard.port, token), mode=0o600)
     except (EdlError, ImportError, OSError) as error:
         log.warning("there is no dashboard: %s", error)
         return None
@@ -63,5 +63,6 @@ def port_before(folder: JobFolder) -> int:
         return 0
 
 
-def _url(address: str, port: int, token: str) -> str:
+def url_of(address: str, port: int, token: str) -> str:
+    """What a browser of this machine is given."""
     return f"http://{address}:{port}/#token={quote(token, safe='')}"

@@ -66,7 +66,8 @@ class JobView(Protocol):
     Attributes:
         name: of the job.
         spec: its settings.
-        controls: None: it does not run any more.
+        controls: None: it does not run any more, or elsewhere.
+        source: where it is recorded; empty: the job itself tells.
         loaded: set as soon as the record has everything that was there before.
         ended: set when nothing changes any more.
     """
@@ -74,8 +75,13 @@ class JobView(Protocol):
     name: str
     spec: Job
     controls: Controls | None
+    source: str
     loaded: asyncio.Event
     ended: asyncio.Event
+
+    @property
+    def notes(self) -> list[str]:
+        """What is damaged of the record, for people."""
 
     @property
     def record(self) -> Record:
@@ -92,3 +98,6 @@ class JobView(Protocol):
 
     def extra(self) -> dict[str, Any]:
         """What else the page needs to know about the job."""
+
+    async def close(self) -> None:
+        """Nothing is learnt any more."""

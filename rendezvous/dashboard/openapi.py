@@ -40,6 +40,21 @@ def document() -> Schema:
     }
 
 
+def runs_document() -> Schema:
+    """The document of several recorded runs."""
+    whole = document()
+    figures: Schema = {"type": "object", "additionalProperties": MAYBE}
+    texts = dict.fromkeys(("id", "name", "source", "kind", "phase", "message", "problem"), TEXT)
+    run = _object(texts | {"began": NUMBER, "figures": figures, "settings": {"type": "object"}})
+    description = "Recorded runs. Of each, /runs/ID/api/openapi.json describes the rest."
+    return whole | {
+        "info": whole["info"] | {"title": "edl dashboard of recorded runs", "description": description},
+        "paths": {"/api/runs": _get("All runs", "Runs")},
+        "components": whole["components"]
+        | {"schemas": {"Runs": _object({"runs": _list(run)}), "Problem": whole["components"]["schemas"]["Problem"]}},
+    }
+
+
 def _paths() -> Schema:
     span = [
         _query("from", NUMBER, "begin, in the unit of the axis"),
@@ -138,6 +153,7 @@ def _others() -> Schema:
     setting = {"name": TEXT, "value": {}, "default": {}, "given": TRUTH, "help": TEXT}
     group = {"name": TEXT, "title": TEXT, "settings": _list(_object(setting))}
     job = {"name": TEXT, "kind": {"enum": ["train", "evaluate", "predict"]}, "version": TEXT, "may_write": TRUTH}
+    job |= {"source": TEXT, "notes": _list(TEXT)}
     count: Schema = {"type": "integer", "minimum": 1, "maximum": 100_000}
     return {
         "Job": _object(job | {"ended": TRUTH, "serial": INTEGER, "lanes": INTEGER, "tasks": INTEGER}),
@@ -166,9 +182,7 @@ def _histories() -> Schema:
         "History": _object(
             {"by": {"enum": ["step", "time"]}, "width": NUMBER, "serial": INTEGER, "points": _ref("Points")}
         ),
-        "Activity": _object(
-            {"width": NUMBER, "points": _object(dict.fromkeys(("time", *NAMES), _list(NUMBER)))}
-        ),
+        "Activity": _object({"width": NUMBER, "points": _object(dict.fromkeys(("time", *NAMES), _list(NUMBER)))}),
         "Rounds": _object({"rounds": _list(_object(entry)), "total": INTEGER}),
         "Event": _object({"serial": INTEGER, "line": {"type": "object"}}),
         "Events": _object({"events": _list(_ref("Event")), "total": INTEGER, "serial": INTEGER}),

@@ -91,6 +91,8 @@ class Record:
 
     Attributes:
         serial: of the newest line.
+        time: of the newest line that has one, and of the steps since, seconds since 1970.
+        members: ids of those who are in the newest round.
         steps: each step that counts; of a job of tasks, each lease that is done.
         activities: counts of what workers were doing, over time.
         events: serial and text of every line that is none of these; of the newest ones.
@@ -104,8 +106,8 @@ class Record:
     figures: deque[Figures] = field(default_factory=lambda: deque(maxlen=FIGURES_KEPT))
     events: deque[tuple[int, str]] = field(default_factory=deque)
     forgotten: int = 0
-    _time: float = 0.0  # of the newest step
-    _members: frozenset[int] = frozenset()
+    time: float = 0.0
+    members: frozenset[int] = frozenset()
     _event_bytes: int = 0
 
     def read(self, lines: Iterable[str]) -> None:
@@ -120,7 +122,7 @@ class Record:
     def note(self, line: Line) -> None:
         """Takes a line."""
         self.serial += 1
-        self._time = max(self._time, line.get("time", 0.0))
+        self.time = max(self.time, line.get("time", 0.0))
         match line:
             case {"step": step, "loss": loss, "records": records, "seconds": seconds, "useful": useful}:
                 rate = line.get("learning_rate", self._newest("learning_rate"))
@@ -129,7 +131,7 @@ class Record:
                 since = time - (self._newest("time") or time)
                 self._stepped(len(self.steps) + 1, 0, float("nan"), records, since, since, 0.0)
             case {"activity": counts}:
-                self.activities.append((self._time, *(counts.get(name, 0) for name in NAMES)))
+                self.activities.append((self.time, *(counts.get(name, 0) for name in NAMES)))
             case {"cause": _, "members": _, "first_step": _}:
                 self._began(line)
                 self._happened(line)
@@ -141,7 +143,7 @@ class Record:
                 step, at_end = line.get("step", line.get("evaluation", 0)), "epoch_end" in line
                 epoch = line["epoch_end"] if at_end else line.get("epoch", 0)
                 stopped = line.get("stopped", "")
-                self.figures.append(Figures(self.serial, step, epoch, self._time, dict(figures), at_end, stopped))
+                self.figures.append(Figures(self.serial, step, epoch, self.time, dict(figures), at_end, stopped))
                 self._happened(line)
             case _ if line:
                 self._happened(line)
@@ -159,15 +161,15 @@ class Record:
         self, step: int, epoch: int, loss: float, records: int, seconds: float, useful: float, rate: float
     ) -> None:
         # Steps are told several at a time, without a time of their own.
-        self._time = max(self._time, (self._newest("time") or self._time) + seconds)
-        row = (step, self._time, epoch, loss, loss, loss, records, seconds, useful, rate, self.serial, 1)
+        self.time = max(self.time, (self._newest("time") or self.time) + seconds)
+        row = (step, self.time, epoch, loss, loss, loss, records, seconds, useful, rate, self.serial, 1)
         self.steps.append(row)
         if self.rounds:
             self.rounds[-1].steps += 1
 
     def _began(self, line: Line) -> None:
         members, first = frozenset(line["members"]), line["first_step"]
-        before, self._members = self._members, members
+        before, self.members = self.members, members
         self.steps.drop_from("step", first)  # they are done again
         for each in self.rounds:
             each.steps = max(0, min(each.steps, first - each.first_step))
@@ -175,7 +177,7 @@ class Record:
         self.rounds.append(
             RoundEntry(
                 number=line["round"],
-                time=line.get("time", self._time),
+                time=line.get("time", self.time),
                 size=len(members),
                 cause=line["cause"],
                 kind=line.get("kind", "other"),

@@ -1,4 +1,4 @@
-"""Serves the dashboard in the coordinator's own event loop."""
+"""Serves a dashboard in the event loop of whoever has one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ import uvicorn
 
 from edl_allreduce.errors import EdlError
 from rendezvous.dashboard.access import Guard, Rules
-from rendezvous.dashboard.api import make_app
-from rendezvous.dashboard.live import LiveJob
-from rendezvous.dashboard.stream import Hub
 
 if TYPE_CHECKING:
+    from rendezvous.dashboard.site import Site
     from rendezvous.tls import Tls
 
 MAX_CONNECTIONS = 512
@@ -25,7 +23,7 @@ CLOSE_SECONDS = 2  # for answers that are under way
 
 
 class Server(uvicorn.Server):
-    """Leaves signals to the coordinator."""
+    """Leaves signals to the program that it is part of."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -39,38 +37,33 @@ class Dashboard:
         port: where.
     """
 
-    def __init__(self, job: LiveJob, hub: Hub, server: Server, listener: socket.socket) -> None:
+    def __init__(self, site: Site, server: Server, listener: socket.socket) -> None:
         self.port: int = listener.getsockname()[1]
-        self._job, self._hub, self._server = job, hub, server
+        self._site, self._server = site, server
         self._serving = asyncio.get_running_loop().create_task(server.serve([listener]))
 
     @property
     def clients(self) -> int:
         """How many pages look."""
-        return self._hub.clients
+        return self._site.clients
 
     async def close(self) -> None:
         """Tells all pages how the job stands, then ends; returns within seconds whoever is connected."""
-        await self._hub.close()
+        await self._site.end_streams()
         self._server.should_exit = True
         await self._serving
-        await self._job.close()
+        await self._site.close()
 
 
-async def start(
-    job: LiveJob, token: str, address: str, port: int, tls: Tls | None, hosts: tuple[str, ...], open_to_readers: bool
-) -> Dashboard:
+async def start(site: Site, rules: Rules, address: str, port: int = 0, tls: Tls | None = None) -> Dashboard:
     """See `rendezvous.dashboard.serve`."""
     try:
         listener = socket.create_server((address, port), family=_family(address))
     except OSError as error:
-        await job.close()
+        await site.close()
         raise EdlError(f"{address}:{port} cannot be listened on: {error.strerror}") from error
-    names = frozenset(name.lower().rstrip(".") for name in hosts)
-    hub = Hub(job)
-    rules = Rules(token, names, proxied=tls is not None, open_to_readers=open_to_readers)
     config = uvicorn.Config(
-        Guard(make_app(job, hub), rules),
+        Guard(site.app, rules),
         http="h11",
         ws="none",
         lifespan="off",
@@ -84,7 +77,7 @@ async def start(
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
     )
-    return Dashboard(job, hub, Server(config), listener)
+    return Dashboard(site, Server(config), listener)
 
 
 def _family(address: str) -> socket.AddressFamily:

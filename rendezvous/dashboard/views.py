@@ -64,6 +64,8 @@ def job_view(view: JobView, writes: bool) -> dict[str, Any]:
         "version": edl_allreduce.__version__,
         "may_write": writes and view.controls is not None,
         "ended": view.ended.is_set(),
+        "source": view.source,
+        "notes": view.notes,
         "serial": view.record.serial,
         **view.extra(),
     }
