@@ -23,6 +23,10 @@ class EdlError(Exception):
 
     exit_code = 1
 
+    def _render_traceback_(self) -> list[str]:
+        """What notebooks (IPython) show of it."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class UsageError(EdlError):
     """A flag, a parameter or a combination of them is wrong; nothing has been started."""

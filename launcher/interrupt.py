@@ -12,6 +12,14 @@ from edl_allreduce.errors import EdlError
 from launcher.handle import JobHandle
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after the job has been stopped."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What notebooks (IPython) show of it."""
+        return ["KeyboardInterrupt: the job was stopped"]
+
+
 class Interruption:
     """While entered, signals meant for this process end the job that it guards.
 
@@ -52,7 +60,7 @@ class Interruption:
             SystemExit: it was SIGTERM.
         """
         if self._received:
-            raise KeyboardInterrupt if self._received[0] == signal.SIGINT else SystemExit(128 + self._received[0])
+            raise Interrupted if self._received[0] == signal.SIGINT else SystemExit(128 + self._received[0])
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received.append(number)

@@ -15,7 +15,8 @@ from typing import Any, Protocol, TextIO
 from edl_allreduce.spec import JobSpec
 from launcher import zoo_source
 from launcher.check import check
-from launcher.display.terminal import Silent, display_on
+from launcher.display.choice import display_on
+from launcher.display.terminal import Silent
 from launcher.handle import RUNNING, JobHandle
 from launcher.interrupt import Interruption
 from launcher.local import runner
@@ -127,10 +128,11 @@ class OnThisMachine:
 def _follow(handle: JobHandle, launch: LaunchSpec, output: str, display: Silent) -> None:
     """Shows the job until it has ended; without `wait`, until it is at work."""
     page = ""
+    display.introduce(handle.name)
     for status in handle.watch():
         display.show(status)
         if not page and (page := handle.page):
-            display.note(f"dashboard: {page}")
+            display.link(page)
         if not launch.wait and status.phase in RUNNING:
             display.note(f"job {handle.name} goes on in the background; {handle.logs_hint}")
             display.note(f"edl status {handle.words} --watch shows it, edl wait {handle.words} waits for its end")

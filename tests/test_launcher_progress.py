@@ -11,7 +11,8 @@ from rich.console import Console
 
 from edl_allreduce.control.control_pb2 import Position, RoundStatus, Status, WorkerStatus
 from launcher.display import progress
-from launcher.display.terminal import Live, Plain, Silent, display_on
+from launcher.display.choice import display_on
+from launcher.display.terminal import Live, Plain, Silent
 
 LOGS = "logs in /logs"
 

@@ -6,17 +6,17 @@ import functools
 import inspect
 import json as json_text
 import sys
-import webbrowser
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from edl_allreduce.errors import JobFailed, UsageError
 from launcher.commands.arguments import boolean, whole_number
+from launcher.display.choice import display_on
 from launcher.display.progress import ending
 from launcher.display.status_json import status_values
-from launcher.display.terminal import display_on, screens_on
-from launcher.handle import JobHandle, JobSummary
+from launcher.display.terminal import screens_on
+from launcher.handle import JobHandle, JobSummary, how
 from launcher.jobs import attach, summaries
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def events(find: Find, *, follow: str | bool = False, steps: str | bool = False,
     for line in handle.events(onward, all_steps):
         print(tell(line), flush=onward)
     if onward and not as_json and handle.exit_code is not None:
-        print(f"{'':19}  the job has ended: {_how(handle)}")
+        print(f"{'':19}  the job has ended: {how(handle.status())}")
 
 
 @on_a_job
@@ -229,36 +229,5 @@ def wait(find: Find, *, quiet: str | bool = False) -> int:
     return 0
 
 
-@on_a_job
-def dashboard(find: Find, *, open: str | bool = True) -> None:
-    """Opens the page of a running job in the browser, and keeps it reachable until Ctrl-C or the job's end.
-
-    JOB_HELP
-    --noopen        only print its URL
-    PLACE_HELP
-
-    Whoever has the URL may steer the job: the token is in it.
-
-    Example:
-      edl dashboard digits-20261122-153012-a1b2
-    """
-    opens, handle = boolean("open", open), find()
-    try:
-        with handle.dashboard() as url:
-            print(url, flush=True)
-            if opens:
-                webbrowser.open(url)
-            for _ in handle.watch():
-                pass
-    except KeyboardInterrupt:
-        return
-    print(f"job {handle.name} has ended: {_how(handle)}")
-
-
 def _has_ended(handle: JobHandle) -> JobFailed:
-    return JobFailed(f"job {handle.name} has ended: {_how(handle)}")
-
-
-def _how(handle: JobHandle) -> str:
-    status = handle.status()
-    return f"{status.phase}, {status.message}" if status.message else status.phase
+    return JobFailed(f"job {handle.name} has ended: {how(handle.status())}")

@@ -60,7 +60,7 @@ def summary(status: Status) -> str:
         f"step {status.position.step:,}{total}",
         f"loss {status.loss:.4g}" if status.position.step and not math.isnan(status.loss) else "",
         f"{status.records_per_second:,.0f} records/s" if status.records_per_second else "",
-        count(sum(worker.rank >= 0 for worker in status.workers), "worker"),
+        "" if status.phase in ENDED else count(sum(worker.rank >= 0 for worker in status.workers), "worker"),
         f"{clock(status.seconds_left)} left" if status.seconds_left and status.phase not in ENDED else "",
     ]
     return " · ".join(part for part in parts if part)
@@ -129,7 +129,7 @@ def _tasks_summary(status: Status) -> str:
     parts = [
         f"{status.work.records_done:,}/{status.records:,} records",
         f"{status.records_per_second:,.0f} records/s" if status.records_per_second else "",
-        count(len(status.workers), "worker"),
+        "" if status.phase in ENDED else count(len(status.workers), "worker"),
         f"{clock(status.seconds_left)} left" if status.seconds_left and status.phase not in ENDED else "",
     ]
     return " · ".join(part for part in parts if part)

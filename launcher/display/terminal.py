@@ -1,4 +1,4 @@
-"""Shows a job's progress: alive on a terminal, as plain lines in a pipe, or not at all."""
+"""Shows a job's progress to a stream: alive on a terminal, as plain lines in a pipe, or not at all."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ class Silent:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def introduce(self, name: str) -> None:
+        """Learns what the job is called."""
+
+    def link(self, page: str) -> None:
+        """Shows the URL of the job's dashboard."""
+        self.note(f"dashboard: {page}")
 
     def join(self, status: Status) -> None:
         """Begins in the middle of a job: what has happened before is not told."""
@@ -213,16 +220,3 @@ def screens_on(out: TextIO, name: str, live: bool) -> Iterator[Callable[[Status]
             print("\n".join(line.rstrip() for line in lines), file=out, flush=True)
 
     yield show
-
-
-def display_on(out: TextIO, quiet: bool) -> Silent:
-    """The display that suits a stream."""
-    if quiet:
-        return Silent()
-    if out.isatty():
-        from rich.console import Console
-
-        console = Console(file=out)
-        if not console.is_dumb_terminal:
-            return Live(console)
-    return Plain(out)
