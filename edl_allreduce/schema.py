@@ -99,6 +99,22 @@ class Schema:
     def label_column(self) -> SchemaColumn | None:
         return next((column for column in self.columns if column.name == self.label), None)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The label's classes, in the order of their numbers. Raises DataError when it is no class."""
+        label = self.label_column
+        if label is None or label.kind != VOCABULARY:
+            raise DataError(f"schema: the label {self.label!r} is a number, so there are no classes; use a regressor")
+        return label.vocabulary
+
+    @property
+    def label_scale(self) -> tuple[float, float]:
+        """The label's mean and its deviation, 1 when that is 0. Raises DataError when it is no number."""
+        label = self.label_column
+        if label is None or label.kind != NUMBER:
+            raise DataError(f"schema: the label {self.label!r} names classes, so there is no mean; use a classifier")
+        return label.mean, label.std or 1.0
+
     def to_json(self) -> str:
         """For schema.json."""
         return json.dumps(_to_dict(self), ensure_ascii=False, indent=1) + "\n"

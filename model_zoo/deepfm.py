@@ -9,18 +9,20 @@ Guo et al., "DeepFM: A Factorization-Machine based Neural Network for CTR Predic
 
 The data made here are synthetic: clicks drawn from a factorisation machine with random weights. A record is a
 tf.Example with `ids`, one number per field (user, item, hour, …), distinct over all fields as in ElasticDL's own
-DeepFM example, and `label`, 1 for a click. An advertiser's own logs become that by numbering each field's values.
+DeepFM example, and `label`, 1 for a click. An advertiser's own logs become that by numbering each field's values; `edl
+sql` does it for a table (TRAIN classifier.DeepFM).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from edl_allreduce.contracts import Mode, vectorised
+from edl_allreduce.contracts import Mode, schema_features, vectorised
+from edl_allreduce.schema import Schema
 
 N_FIELDS, IDS_PER_FIELD = 10, 50
 
@@ -38,6 +40,11 @@ class DeepFM(keras.Model):
         hidden_units: width of each hidden layer.
         dropout: share of each hidden layer that is left out while training.
         learning_rate: Adam's.
+        schema: of a table's columns, as `edl sql` gives it; each is a field, a number one whose vector is multiplied by
+            it. There are then two logits, one per class.
+
+    Raises:
+        ValueError: the schema's label has not two classes.
     """
 
     def __init__(
@@ -48,9 +55,17 @@ class DeepFM(keras.Model):
         hidden_units: Sequence[int] = (64, 32),
         dropout: float = 0.0,
         learning_rate: float = 0.005,
+        schema: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(name="deepfm")
         self.n_fields, self.learning_rate = n_fields, learning_rate
+        self.schema = Schema.from_params(schema) if schema else None
+        if self.schema is not None:
+            self._check_classes(self.schema)
+            self.numbers = schema_features.number_width(self.schema)
+            sizes = [1] * self.numbers + [size + 1 for size in schema_features.text_sizes(self.schema)]
+            self.offsets = [sum(sizes[:field]) for field in range(len(sizes))]
+            n_ids = sum(sizes)
         self.weight = keras.layers.Embedding(n_ids, 1, embeddings_initializer="zeros")
         self.embedding = keras.layers.Embedding(n_ids, embedding_dim)
         self.hidden: list[Any] = []
@@ -58,19 +73,37 @@ class DeepFM(keras.Model):
             self.hidden += [keras.layers.Dense(units, activation="relu"), keras.layers.Dropout(dropout)]
         self.deep = keras.layers.Dense(1)
 
+    @staticmethod
+    def _check_classes(schema: Schema) -> None:
+        if len(schema.classes) != 2:
+            told = f"its label {schema.label!r} has {len(schema.classes)}: {', '.join(schema.classes[:20])}"
+            raise ValueError(f"schema: DeepFM tells two classes apart, {told}; classifier.DNN takes any number")
+
     def call(self, ids: Any, training: bool = False) -> Any:
-        """Logits [n, 1] of ids [n, n_fields]."""
-        vectors = self.embedding(ids)
+        """Logits [n, 1] of ids [n, n_fields]; of a schema's features, logits [n, 2]."""
+        if self.schema is None:
+            return self._logits(ids, None, training)
+        numbers, places = ids["numbers"], ids["places"] + 1
+        fields = tf.concat([tf.zeros_like(numbers, tf.int64), places], axis=1) + tf.constant(self.offsets, tf.int64)
+        weights = tf.concat([numbers, tf.ones_like(places, tf.float32)], axis=1)
+        logits = self._logits(fields, weights, training)
+        return keras.ops.concatenate([keras.ops.zeros_like(logits), logits], axis=1)
+
+    def _logits(self, ids: Any, weights: Any | None, training: bool) -> Any:
+        vectors, first_order = self.embedding(ids), self.weight(ids)
+        if weights is not None:
+            vectors, first_order = vectors * weights[:, :, None], first_order * weights[:, :, None]
         # Half of (square of the sum − sum of the squares) is the sum of all pairs' products (Rendle, 2010).
         squares = keras.ops.square(keras.ops.sum(vectors, axis=1)) - keras.ops.sum(keras.ops.square(vectors), axis=1)
         x = keras.ops.reshape(vectors, [-1, vectors.shape[1] * vectors.shape[2]])
         for layer in self.hidden:
             x = layer(x, training=training) if isinstance(layer, keras.layers.Dropout) else layer(x)
-        first_order = keras.ops.sum(self.weight(ids), axis=1)
-        return first_order + keras.ops.sum(squares, axis=1, keepdims=True) / 2 + self.deep(x)
+        return keras.ops.sum(first_order, axis=1) + keras.ops.sum(squares, axis=1, keepdims=True) / 2 + self.deep(x)
 
     def default_loss(self) -> Any:
         """Cross entropy of the logits."""
+        if self.schema is not None:
+            return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         return keras.losses.BinaryCrossentropy(from_logits=True)
 
     def default_optimizer(self) -> Any:
@@ -78,12 +111,16 @@ class DeepFM(keras.Model):
         return keras.optimizers.Adam(self.learning_rate)
 
     def default_metrics(self) -> list[Any]:
-        """The area under the ROC curve, which is what click-through models are compared by."""
+        """The area under the ROC curve, which is what click-through models are compared by; with a schema, accuracy."""
+        if self.schema is not None:
+            return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
         return [keras.metrics.AUC(from_logits=True, name="auc")]
 
     @vectorised
     def default_input(self, records: Any, mode: Mode = Mode.TRAINING) -> Any:
         """Ids [n, n_fields] and labels [n] of n tf.Examples; for prediction the ids alone."""
+        if self.schema is not None:
+            return schema_features.parse(records, self.schema, mode)
         example = {"ids": tf.io.FixedLenFeature([self.n_fields], tf.int64)}
         if mode != Mode.PREDICTION:
             example["label"] = tf.io.FixedLenFeature([], tf.int64)

@@ -18,17 +18,21 @@ With `columns`, the vector has exactly those, in that order, and numbers as they
     --params="columns=['age', 'pixels:64', 'role:hash32'], label='salary'"
 
 where `age` is one number, `pixels:64` are 64 numbers, and `role:hash32` is a text, as ones in 32 places by its hash.
+
+With `schema`, which `edl sql` gives, features are what `edl_allreduce.contracts.schema_features.parse` says: numbers
+normalised, texts as places in their vocabularies, NULLs known as such.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from edl_allreduce.contracts import Mode, vectorised
+from edl_allreduce.contracts import Mode, schema_features, vectorised
+from edl_allreduce.schema import Schema
 
 
 class Column(NamedTuple):
@@ -61,8 +65,11 @@ def elasticdl_input_function(
     label: str = "label",
     missing: float | None = None,
     hash_width: int = 1024,
+    schema: Mapping[str, Any] | None = None,
 ) -> Any:
     """Features [n, width] and labels [n], float32, of n serialized tf.Examples; for prediction the features alone.
+
+    With a schema they are those of `schema_features.parse`, and the arguments before it mean nothing.
 
     Args:
         records: a string tensor [n].
@@ -72,7 +79,10 @@ def elasticdl_input_function(
         missing: what stands for a number of `columns` that a record does not have (a text then has no place); None:
             that is an error. Without `columns`, what a record does not have adds nothing.
         hash_width: width of the vector when there are no `columns`.
+        schema: of the table, as `Schema.to_params` has it.
     """
+    if schema is not None:
+        return schema_features.parse(records, Schema.from_params(schema), mode)
     wanted = [parse_column(column) for column in columns]
     cells = _cells(records)
     if wanted:

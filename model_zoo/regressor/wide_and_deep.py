@@ -16,16 +16,18 @@ The columns are those of the synthetic table of `census.py`; params name others:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from edl_allreduce.contracts import Mode, vectorised
+from edl_allreduce.contracts import Mode, schema_features, vectorised
+from edl_allreduce.schema import Schema
 
 NUMBERS = ("age:int64", "education_num:int64", "hours_per_week:int64")
 TEXTS = ("workclass", "education", "marital_status", "occupation", "sex")
+_MIX = 1_000_003  # a prime
 CROSSES = (("education", "occupation"), ("marital_status", "sex"))
 
 
@@ -41,44 +43,71 @@ class MagicalWAD(keras.Model):
         embedding_dim: length of the vector that stands for a text in the deep part.
         hidden_units: width of each hidden layer of the deep part.
         learning_rate: Adagrad's.
-        label_mean: about what the labels are on average.
-        label_std: about how far they lie from it; the loss is in units of it.
+        label_mean: about what the labels are on average; None: what the schema says, or 40.
+        label_std: about how far they lie from it; the loss is in units of it. None: what the schema says, or 20.
+        schema: of a table's columns, as `edl sql` gives it; numbers, texts and label then come from it, and there are
+            no crosses but those that are named here.
     """
 
     def __init__(
         self,
         numbers: Sequence[str] = NUMBERS,
         texts: Sequence[str] = TEXTS,
-        crosses: Sequence[Sequence[str]] = CROSSES,
+        crosses: Sequence[Sequence[str]] | None = None,
         label: str = "income",
         n_buckets: int = 512,
         embedding_dim: int = 8,
         hidden_units: Sequence[int] = (64, 32),
         learning_rate: float = 0.02,
-        label_mean: float = 40.0,
-        label_std: float = 20.0,
+        label_mean: float | None = None,
+        label_std: float | None = None,
+        schema: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(name="wide_and_deep")
+        self.schema = Schema.from_params(schema) if schema else None
+        texts = [column.name for column in self.schema.inputs if column.places] if self.schema else texts
+        crosses = crosses if crosses is not None else () if self.schema else CROSSES
+        mean, std = self.schema.label_scale if self.schema else (40.0, 20.0)
+        sizes = [size + 1 for size in schema_features.text_sizes(self.schema)] if self.schema else None
+        sizes = sizes or [n_buckets] * len(texts)
         self.types = {
             name: tf.int64 if kind == "int64" else tf.float32
             for name, _, kind in (each.partition(":") for each in numbers)
         }
         self.texts, self.label, self.n_buckets = list(texts), label, n_buckets
         self.crosses = [[text] for text in texts] + [list(cross) for cross in crosses]
-        self.learning_rate, self.label_mean, self.label_std = learning_rate, label_mean, label_std
-        self.wide = [keras.layers.Embedding(n_buckets, 1, embeddings_initializer="zeros") for _ in self.crosses]
-        self.embeddings = [keras.layers.Embedding(n_buckets, embedding_dim) for _ in texts]
+        self.learning_rate = learning_rate
+        self.label_mean = mean if label_mean is None else label_mean
+        self.label_std = std if label_std is None else label_std
+        wide = [*sizes, *(n_buckets for _ in crosses)]
+        self.wide = [keras.layers.Embedding(size, 1, embeddings_initializer="zeros") for size in wide]
+        self.embeddings = [keras.layers.Embedding(size, embedding_dim) for size in sizes]
         self.hidden = [keras.layers.Dense(units, activation="gelu") for units in hidden_units]
         self.deep = keras.layers.Dense(1)
 
     def call(self, features: Any) -> Any:
-        """Numbers [n, 1] of `numbers` [n, …], `texts` and `crosses` (places [n, …], int64)."""
+        """Numbers [n, 1] of `numbers` [n, …], `texts` and `crosses` (places [n, …], int64), or of those of a schema."""
+        if self.schema is not None:
+            features = self._with_crosses(features)
         wide = [layer(features["crosses"][:, i]) for i, layer in enumerate(self.wide)]
         embedded = [layer(features["texts"][:, i]) for i, layer in enumerate(self.embeddings)]
         x = keras.ops.concatenate([features["numbers"], *embedded], axis=-1)
         for layer in self.hidden:
             x = layer(x)
-        return self.label_mean + self.label_std * (keras.ops.sum(keras.ops.stack(wide), axis=0) + self.deep(x))
+        return self.label_mean + self.label_std * sum(wide, self.deep(x))
+
+    def _with_crosses(self, features: Any) -> Any:
+        """What `default_input` gives without a schema, of a schema's features; a text that is NULL is in place 0."""
+        places = features["places"] + 1
+        crosses = []
+        for cross in self.crosses:
+            columns = [places[:, self.texts.index(name)] for name in cross]
+            mixed = columns[0]
+            for column in columns[1:]:
+                mixed = (mixed * _MIX + column) % self.n_buckets
+            crosses.append(mixed)
+        stacked = keras.ops.stack(crosses, axis=1) if crosses else places
+        return {"numbers": features["numbers"], "texts": places, "crosses": stacked}
 
     def default_loss(self, labels: Any, outputs: Any) -> Any:
         """The squared error [n] of each record, in units of label_std²."""
@@ -99,6 +128,8 @@ class MagicalWAD(keras.Model):
         Numbers are divided by ten, so that ages and hours are about as large as embeddings; a text that is missing is
         an empty one.
         """
+        if self.schema is not None:
+            return schema_features.parse(records, self.schema, mode)
         example = {name: tf.io.FixedLenFeature([], kind) for name, kind in self.types.items()}
         example |= {name: tf.io.FixedLenFeature([], tf.string, "") for name in self.texts}
         if mode != Mode.PREDICTION:
