@@ -17,6 +17,7 @@ from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.errors import EdlError
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.worker.access import own_address, read_certificate, read_token
+from edl_allreduce.worker.lean_imports import load_keras
 from edl_allreduce.worker.session import Session
 
 log = logging.getLogger("edl_allreduce.worker")
@@ -66,7 +67,8 @@ def _work(session: Session, prepared: threading.Event, hello: pb.Hello, port: in
     if message is None or not message.HasField("welcome"):
         return 0 if message is not None else 1
     _share_cores(local_workers)
-    if not isinstance(task_spec.from_json(message.welcome.spec), JobSpec):
+    spec = task_spec.from_json(message.welcome.spec)
+    if not isinstance(spec, JobSpec):
         from edl_allreduce.worker.task_worker import TaskWorker
 
         task_worker = TaskWorker(message.welcome, hello.worker_id, session)
@@ -74,9 +76,11 @@ def _work(session: Session, prepared: threading.Event, hello: pb.Hello, port: in
         prepared.set()
         task_worker.run()
         return 0
+    load_keras(spec.model.model_zoo)
     from edl_allreduce.worker.ring import Ring
     from edl_allreduce.worker.worker import Worker
 
+    log.info("TensorFlow and Keras are loaded")
     ring = Ring(hello.address, spared=port)
     worker = Worker(message.welcome, hello.worker_id, session, ring)
     session.on_abandon = ring.sever

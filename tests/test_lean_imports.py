@@ -1,0 +1,45 @@
+"""Keras is loaded without what only its wrappers and plots need, unless the model names it; nothing is missed later."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edl_allreduce.worker.lean_imports import needs_everything
+
+ROOT = Path(__file__).resolve().parent.parent
+
+LOADS = """
+import sys
+from edl_allreduce.worker.lean_imports import OPTIONAL, load_keras
+load_keras(sys.argv[1])
+print(*(name for name in OPTIONAL if name in sys.modules), "keras" in sys.modules)
+import sklearn.linear_model
+print(sklearn.linear_model.LogisticRegression().fit([[0.0], [1.0]], [0, 1]).predict([[1.0]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "everything"),
+    [
+        ("import keras\nfrom sklearn.datasets import load_digits\nimport matplotlib.pyplot\n", False),
+        ("from keras.wrappers import SKLearnClassifier\n", True),
+        ("import keras\nkeras.visualization.plot_image_gallery([])\n", True),
+    ],
+)
+def test_who_names_wrappers_or_plots_gets_all_of_keras(code: str, everything: bool, tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "model.py").write_text(code)
+    assert needs_everything(tmp_path) is everything
+
+
+def test_keras_is_loaded_lean() -> None:
+    for package in ("keras", "sklearn", "matplotlib", "IPython"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    command = [sys.executable, "-c", LOADS, str(ROOT / "model_zoo")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == ["True", "[1]"]
