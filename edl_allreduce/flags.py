@@ -45,6 +45,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "not empty": (lambda value: bool(value), "not empty"),
     "fail or skip": (lambda value: value in ("fail", "skip"), "fail or skip"),
     "recordio, csv or parquet": (lambda value: value in ("recordio", "csv", "parquet"), "recordio, csv or parquet"),
+    "token or read": (lambda value: value in ("token", "read"), "token or read"),
     "local or kubernetes": (lambda value: value in ("", "local", "kubernetes"), "local or kubernetes"),
     "auto, never or must": (lambda value: value in ("auto", "never", "must"), "auto, never or must"),
 }

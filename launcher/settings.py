@@ -33,6 +33,13 @@ class LaunchSpec:
     )
     wait: bool = flag("wait for the result; with --nowait the job goes on in the background", True)
     quiet: bool = flag("show no progress", False)
+    dashboard_access: str = flag(
+        "who may look at the dashboard: token for those who have the URL with the job's token, read for everybody who "
+        "reaches it; steering the job needs the token in any case",
+        "token",
+        check="token or read",
+        metavar="token|read",
+    )
     job_name: str = flag(
         "name of the job and of its folder (default: from the model's name and the time)", "", metavar="NAME"
     )
@@ -42,6 +49,11 @@ class LaunchSpec:
             raise UsageError(
                 f"--job_name: expected at most 50 small letters, digits and hyphens, got {self.job_name!r}"
             )
+
+    @property
+    def coordinator_options(self) -> tuple[str, ...]:
+        """What the command that starts the coordinator is given of this."""
+        return ("--open_to_readers",) if self.dashboard_access == "read" else ()
 
 
 @dataclass(frozen=True)

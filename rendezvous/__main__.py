@@ -47,23 +47,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rendezvous", description=__doc__)
     parser.add_argument("--job_folder", required=True, type=Path, help="with spec.json and token in it")
     parser.add_argument("--pod", action="store_true", help="it runs in a pod of Kubernetes, and its workers do")
+    parser.add_argument("--open_to_readers", action="store_true", help="the dashboard may be read without the token")
     arguments = parser.parse_args()
     folder = JobFolder(arguments.job_folder.absolute())
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s.%(msecs)03d %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
-    return asyncio.run(_in_pod(folder) if arguments.pod else _here(folder))
+    return asyncio.run((_in_pod if arguments.pod else _here)(folder, arguments.open_to_readers))
 
 
-async def _here(folder: JobFolder) -> int:
-    return await _live(LocalPlace(folder, int(os.environ.get("EDL_RESTARTS", "0"))))
+async def _here(folder: JobFolder, open_to_readers: bool) -> int:
+    return await _live(LocalPlace(folder, int(os.environ.get("EDL_RESTARTS", "0")), open_to_readers))
 
 
-async def _in_pod(folder: JobFolder) -> int:
+async def _in_pod(folder: JobFolder, open_to_readers: bool) -> int:
     from rendezvous.pod import PodPlace
 
     try:
-        code = await _live(await PodPlace.enter(folder))
+        code = await _live(await PodPlace.enter(folder, open_to_readers))
     except EdlError as error:
         log.error("%s", error)
         code = error.exit_code

@@ -37,6 +37,7 @@ class Place(Protocol):
         restarts: how many coordinators of this job there have been before.
         address, port: where it listens; port 0: any that is free.
         tls: how its clients know it; None: nobody else can be met there.
+        open_to_readers: whether its dashboard may be read without the token.
         departure: set when this coordinator must go although the job goes on.
     """
 
@@ -46,6 +47,7 @@ class Place(Protocol):
     address: str
     port: int
     tls: Tls | None
+    open_to_readers: bool
     departure: asyncio.Event
 
     @property
@@ -77,8 +79,8 @@ class Place(Protocol):
 class LocalPlace:
     """This machine: coordinator and workers are processes of one group, below the launcher and the supervisor."""
 
-    def __init__(self, folder: JobFolder, restarts: int) -> None:
-        self.folder, self.restarts = folder, restarts
+    def __init__(self, folder: JobFolder, restarts: int, open_to_readers: bool = False) -> None:
+        self.folder, self.restarts, self.open_to_readers = folder, restarts, open_to_readers
         self.site = Site(folder.name, ADDRESS, str(folder.path))
         self.address, self.port = ADDRESS, _port_before(folder)
         self.tls: Tls | None = None

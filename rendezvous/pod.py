@@ -55,8 +55,9 @@ END_SECONDS = 30.0  # for the last of it
 class PodPlace:
     """A pod. Made by `enter`."""
 
-    def __init__(self, folder: JobFolder, api: Api, state: JobState) -> None:
+    def __init__(self, folder: JobFolder, api: Api, state: JobState, open_to_readers: bool) -> None:
         self.folder, self._api, self._state = folder, api, state
+        self.open_to_readers = open_to_readers
         self.restarts = state.coordinators
         self.site = Site(folder.name, os.environ["POD_IP"], reconnect_seconds=RECONNECT_SECONDS)
         self.address, self.port = ANYWHERE, GRPC_PORT
@@ -68,7 +69,7 @@ class PodPlace:
         self._mirror: Mirror | None = None
 
     @staticmethod
-    async def enter(folder: JobFolder) -> PodPlace:
+    async def enter(folder: JobFolder, open_to_readers: bool) -> PodPlace:
         """Takes over the job from the coordinators before.
 
         Raises:
@@ -77,7 +78,7 @@ class PodPlace:
         api = Api(folder.name, os.environ["POD_NAMESPACE"])
         state = JobState(api)
         await insist("take over the job", state.take_over)
-        return PodPlace(folder, api, state)
+        return PodPlace(folder, api, state, open_to_readers)
 
     @property
     def final_status(self) -> pb.Status | None:

@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--job_folder", required=True, type=Path, help="with spec.json and token in it")
     parser.add_argument("--detached", action="store_true", help="the job goes on when its launcher ends")
     parser.add_argument("--pod", action="store_true", help="it runs in a pod of Kubernetes, and its workers do")
+    parser.add_argument("--open_to_readers", action="store_true", help="the dashboard may be read without the token")
     arguments = parser.parse_args()
     folder = JobFolder(arguments.job_folder.absolute())
     if arguments.pod:
@@ -51,7 +52,9 @@ def main() -> int:
     me = process_of(os.getpid())
     assert me
     write_whole(folder.supervisor, json.dumps(dataclasses.asdict(me)))
-    return (PodSupervisor if arguments.pod else Supervisor)(folder).run()
+    given = {"--pod": arguments.pod, "--open_to_readers": arguments.open_to_readers}
+    options = tuple(option for option, is_given in given.items() if is_given)
+    return (PodSupervisor if arguments.pod else Supervisor)(folder, options).run()
 
 
 def useless_in_a_row(before: int, served: bool, seconds: float) -> int:
@@ -79,14 +82,12 @@ def furnish(folder: JobFolder) -> None:
 class Supervisor:
     """Runs one coordinator after the other, until the job has ended. One thread, which waits for signals.
 
-    Attributes:
+    Args:
         options: for each coordinator.
     """
 
-    options: tuple[str, ...] = ()
-
-    def __init__(self, folder: JobFolder) -> None:
-        self._folder = folder
+    def __init__(self, folder: JobFolder, options: tuple[str, ...] = ()) -> None:
+        self._folder, self._options = folder, options
         self._told_to_stop = ""  # why; empty: the job goes on
         self._deadline: float | None = None  # then a coordinator that does not stop is killed
         self._poll = select.poll()
@@ -124,7 +125,7 @@ class Supervisor:
     def _run_coordinator(self, restarts: int) -> str:
         """How the coordinator ended."""
         try:
-            pid = _start_coordinator(self._folder, restarts, self.options)
+            pid = _start_coordinator(self._folder, restarts, self._options)
         except OSError as error:
             return f"could not be started: {error.strerror}"
         while (code := _reap_and_tell(pid)) is None:
@@ -183,8 +184,6 @@ class Supervisor:
 
 class PodSupervisor(Supervisor):
     """The outermost process of a coordinator's pod. The job may outlive it: its pod is replaced then."""
-
-    options = ("--pod",)
 
     def _stopped(self, why: str) -> int:
         _say("INFO", f"{why}: the job goes on with another coordinator")

@@ -90,7 +90,7 @@ class Manifests:
 def manifests(request: Request, found: Found) -> Manifests:
     """All objects of a job."""
     settings, template = request.cluster, found.template
-    coordinator = coordinator_pod(found.name, settings, found.image)
+    coordinator = coordinator_pod(found.name, settings, found.image, request.launch.coordinator_options)
     worker = worker_pod(found.name, found.namespace, settings, found.image)
     return assembled(
         request,

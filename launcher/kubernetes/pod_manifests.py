@@ -16,19 +16,19 @@ Mounts = dict[str, tuple[str, dict[str, Any]]]  # volume's name → where it is 
 _CONFIG, _SECRET, _HOME, _TMP, _SHM = "job", "secret", "home", "tmp", "shm"
 
 
-def coordinator_pod(job: str, settings: ClusterSpec, image: str) -> dict[str, Any]:
-    """The template of the Job's pod: its metadata and spec."""
+def coordinator_pod(job: str, settings: ClusterSpec, image: str, options: Iterable[str] = ()) -> dict[str, Any]:
+    """The template of the Job's pod: its metadata and spec; `options` are its command's."""
     mounts: Mounts = {
         _CONFIG: (cluster.CONFIG_FOLDER, {"configMap": {"name": job}}),
         _SECRET: (cluster.SECRET_FOLDER, {"secret": {"secretName": job, "defaultMode": READABLE}}),
         _HOME: (cluster.HOME, {"emptyDir": {}}),
         _TMP: ("/tmp", {"emptyDir": {}}),
     }
-    quantities = settings.coordinator_quantities
+    quantities, folder = settings.coordinator_quantities, f"{cluster.HOME}/jobs/{job}"
     container = {
         "name": cluster.COORDINATOR,
         "image": image,
-        "command": ["python", "-m", "rendezvous.supervisor", f"--job_folder={cluster.HOME}/jobs/{job}", "--pod"],
+        "command": ["python", "-m", "rendezvous.supervisor", f"--job_folder={folder}", "--pod", *options],
         "env": [
             {"name": "EDL_HOME", "value": cluster.HOME},
             {"name": "HOME", "value": "/tmp"},

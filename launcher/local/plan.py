@@ -62,7 +62,7 @@ def make_plan(
     return Plan(
         job=job,
         folder=folder,
-        command=(python, "-m", "rendezvous.supervisor", f"--job_folder={folder.path}"),
+        command=(python, "-m", "rendezvous.supervisor", f"--job_folder={folder.path}", *launch.coordinator_options),
         environ=_import_path(environ),
     )
 

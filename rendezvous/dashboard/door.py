@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -41,18 +42,28 @@ async def open_dashboard(coordinator: Coordinator, place: Place, token: str) -> 
 async def _in_pod(coordinator: Coordinator, place: Place, token: str) -> Dashboard:
     job = coordinator.site.name
     service = service_name(job, os.environ.get("POD_NAMESPACE", ""))
-    names = (job, service, service.removesuffix(".svc"), f"{service}.cluster.local")
-    return await serve(coordinator, token=token, address=place.address, port=DASHBOARD_PORT, tls=place.tls, hosts=names)
+    return await serve(
+        coordinator,
+        token=token,
+        address=place.address,
+        port=DASHBOARD_PORT,
+        tls=place.tls,
+        hosts=(job, service, service.removesuffix(".svc"), f"{service}.cluster.local"),
+        open_to_readers=place.open_to_readers,
+    )
 
 
 async def _here(coordinator: Coordinator, place: Place, token: str) -> Dashboard:
+    serve_on = functools.partial(
+        serve, coordinator, token=token, address=place.address, open_to_readers=place.open_to_readers
+    )
     port = port_before(place.folder)
     try:
-        return await serve(coordinator, token=token, address=place.address, port=port)
+        return await serve_on(port=port)
     except EdlError:
         if not port:
             raise
-    return await serve(coordinator, token=token, address=place.address)  # somebody else has taken it
+    return await serve_on()  # somebody else has taken it
 
 
 def port_before(folder: JobFolder) -> int:
