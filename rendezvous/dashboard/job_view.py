@@ -68,6 +68,7 @@ class JobView(Protocol):
         spec: its settings.
         controls: None: it does not run any more, or elsewhere.
         source: where it is recorded; empty: the job itself tells.
+        has_logs: whether there may be logs.
         loaded: set as soon as the record has everything that was there before.
         ended: set when nothing changes any more.
     """
@@ -76,6 +77,7 @@ class JobView(Protocol):
     spec: Job
     controls: Controls | None
     source: str
+    has_logs: bool
     loaded: asyncio.Event
     ended: asyncio.Event
 

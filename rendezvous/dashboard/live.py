@@ -46,7 +46,7 @@ class LiveJob:
         self._history = Path(history.name) if history else None
         self._backlog: list[Line] = []
         self._memory = Memory()
-        self.source, self.notes = "", list[str]()
+        self.source, self.has_logs, self.notes = "", True, list[str]()
         coordinator.telemetry.listeners.append(self._note)
         size = os.fstat(history.fileno()).st_size if history else 0
         self._loading = asyncio.get_running_loop().create_task(self._load(size))

@@ -153,7 +153,7 @@ def _others() -> Schema:
     setting = {"name": TEXT, "value": {}, "default": {}, "given": TRUTH, "help": TEXT}
     group = {"name": TEXT, "title": TEXT, "settings": _list(_object(setting))}
     job = {"name": TEXT, "kind": {"enum": ["train", "evaluate", "predict"]}, "version": TEXT, "may_write": TRUTH}
-    job |= {"source": TEXT, "notes": _list(TEXT)}
+    job |= {"source": TEXT, "logs": TRUTH, "notes": _list(TEXT)}
     count: Schema = {"type": "integer", "minimum": 1, "maximum": 100_000}
     return {
         "Job": _object(job | {"ended": TRUTH, "serial": INTEGER, "lanes": INTEGER, "tasks": INTEGER}),

@@ -39,6 +39,7 @@ class RecordedJob:
         self.name, self.spec = recording.name, recording.spec
         self.controls: Controls | None = None
         self.source = recording.url.removesuffix(f"/{RUNS}/{self.name}")
+        self.has_logs = False
         self.loaded, self.ended = asyncio.Event(), asyncio.Event()
         self.record = Record()
         self._telemetry = Telemetry()
@@ -109,6 +110,7 @@ class RecordedJob:
 
     async def _open(self) -> None:
         self._dataset = await asyncio.to_thread(self.recording.dataset)
+        self.has_logs = self.recording.job_folder is not None
         self._final = await asyncio.to_thread(self.recording.final_status)
         await asyncio.to_thread(lambda: self._take(self._reader.lines()))
         self._conclude()

@@ -65,6 +65,7 @@ def job_view(view: JobView, writes: bool) -> dict[str, Any]:
         "may_write": writes and view.controls is not None,
         "ended": view.ended.is_set(),
         "source": view.source,
+        "logs": view.has_logs,
         "notes": view.notes,
         "serial": view.record.serial,
         **view.extra(),

@@ -1,6 +1,6 @@
 // The dashboard's only source: the JSON API next to this page, by relative URLs (the page may stand behind a proxy).
 
-const KEY = `edl-token:${location.pathname}`;
+const KEY = `edl-token:${location.pathname.replace(/runs\/[^/]+\/$/, "")}`; // the pages of several runs share it
 
 /** Takes the token out of the address bar, where it would be copied and kept in the history; says whether one was there. */
 export function takeToken() {
@@ -40,10 +40,10 @@ async function checked(answer) {
   throw new Refused(answer.status, detail);
 }
 
-/** GET api/PATH. */
-export async function get(path, query = {}, signal = undefined) {
+/** GET api/PATH; of a run: that of the run below this page. */
+export async function get(path, query = {}, signal = undefined, run = "") {
   const search = new URLSearchParams(query).toString();
-  const url = `api/${path}${search ? `?${search}` : ""}`;
+  const url = `${run ? `runs/${run}/` : ""}api/${path}${search ? `?${search}` : ""}`;
   return (await checked(await fetch(url, { headers: headers(), cache: "no-store", signal }))).json();
 }
 

@@ -2,7 +2,7 @@
 
 import uPlot from "./vendor/uplot.js";
 import { h, say } from "./dom.js";
-import { count, figure } from "./format.js";
+import { clock, count, figure } from "./format.js";
 
 const FONT = '11px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
 const MARK_PIXELS = 6; // how near the cursor must be to a mark
@@ -45,13 +45,13 @@ export class Chart {
     this.resizing.observe(this.picture);
   }
 
-  /** data: [xs, ys…]; range: [from, to] of the x axis; byTime: the x axis is seconds since 1970. */
-  draw(data, range, byTime) {
+  /** data: [xs, ys…]; range: [from, to] of the x axis, which is step, time (seconds since 1970) or elapsed (seconds). */
+  draw(data, range, axis) {
     this.range = range;
-    if (this.plot && this.byTime !== byTime) this.destroy();
-    this.byTime = byTime;
+    if (this.plot && this.axis !== axis) this.destroy();
+    this.axis = axis;
     if (!this.plot) {
-      this.plot = new uPlot(this.options(byTime), data, this.picture);
+      this.plot = new uPlot(this.options(), data, this.picture);
       this.plot.over.append(this.label);
     } else {
       this.plot.setData(data, true);
@@ -80,7 +80,7 @@ export class Chart {
     if (this.plot && width && width !== this.plot.width) this.plot.setSize({ width, height: this.setup.height });
   }
 
-  options(byTime) {
+  options() {
     const { setup } = this;
     const axis = { stroke: () => colour("muted"), font: FONT, ticks: { show: false }, grid: { stroke: () => colour("grid"), width: 1 } };
     return {
@@ -89,11 +89,11 @@ export class Chart {
       padding: [10, 12, 0, 0],
       legend: { show: false },
       scales: {
-        x: { time: byTime, range: () => this.range },
+        x: { time: this.axis === "time", range: () => this.range },
         y: { range: (plot, low, high) => this.bounds(low, high), ...(setup.log ? { distr: 3 } : {}) },
       },
       axes: [
-        { ...axis, size: 28, gap: 6, space: 70, values: (plot, ticks, index, space, apart) => ticks.map((tick) => (byTime ? hour(tick, apart) : Number.isInteger(tick) ? short.format(tick) : "")) },
+        { ...axis, size: 28, gap: 6, space: 70, values: (plot, ticks, index, space, apart) => ticks.map((tick) => TICKS[this.axis](tick, apart)) },
         { ...axis, size: 52, gap: 6, space: 34, values: (plot, ticks) => ticks.map((tick) => (tick == null ? "" : setup.format(tick))) },
       ],
       series: [{}, ...setup.series.map((each) => this.line(each))],
@@ -122,7 +122,7 @@ export class Chart {
       fill: each.fill ? () => colour(each.fill) : undefined,
       paths: each.steps ? uPlot.paths.stepped({ align: 1 }) : undefined,
       points: { show: (plot, index) => each.points && sparse(plot.data[index]), size: 5, fill: () => colour(each.colour) },
-      spanGaps: Boolean(each.points),
+      spanGaps: Boolean(each.points || each.spanGaps),
     };
   }
 
@@ -211,12 +211,18 @@ export class Chart {
     const { setup, plot } = this;
     const parts = setup.series.flatMap((each, index) => {
       const values = each.hidden ? [] : plot.data[index + 1].filter((value) => value != null);
-      return values.length ? [`${each.label}: ${setup.format(values[0])} at first, ${setup.format(values.at(-1))} now`] : [];
+      return values.length ? [`${each.label}: ${setup.format(values[0])} at first, ${setup.format(values.at(-1))} at last`] : [];
     });
-    const over = this.byTime ? "over time" : `over steps ${count(Math.max(0, Math.round(this.range[0])))} to ${count(Math.round(this.range[1]))}`;
+    const over = this.axis !== "step" ? "over time" : `over steps ${count(Math.max(0, Math.round(this.range[0])))} to ${count(Math.round(this.range[1]))}`;
     this.picture.setAttribute("aria-label", `${setup.title} ${over}. ${parts.join("; ") || "no values yet"}`);
   }
 }
+
+const TICKS = {
+  step: (tick) => (Number.isInteger(tick) ? short.format(tick) : ""),
+  time: (tick, apart) => hour(tick, apart),
+  elapsed: (tick) => (tick ? clock(tick) : "0"),
+};
 
 /** A time on an axis whose ticks are so many seconds apart. */
 function hour(seconds, apart) {

@@ -57,7 +57,7 @@ export class Curves {
       this.redraw();
     });
     this.offer();
-    setInterval(() => this.loadActivity(), ACTIVITY_MS);
+    this.timer = setInterval(() => this.loadActivity(), ACTIVITY_MS);
   }
 
   offer() {
@@ -157,6 +157,12 @@ export class Curves {
       this.drawn = performance.now();
       if (!document.hidden) requestAnimationFrame(() => this.pictures.draw());
     }, wait);
+  }
+
+  /** Nothing changes any more. */
+  rest() {
+    clearInterval(this.timer);
+    this.loadActivity();
   }
 
   repaint() {

@@ -14,8 +14,9 @@ const WORDS = {
   done: "Done",
   failed: "Failed",
   stopped: "Stopped",
+  unfinished: "Not finished",
 };
-const LEVELS = { training: "ok", working: "ok", done: "ok", failed: "bad", stopped: "idle" };
+const LEVELS = { training: "ok", working: "ok", done: "ok", failed: "bad", stopped: "idle", unfinished: "idle" };
 
 /** {level: ok | busy | warn | bad | idle, word, text, notes: [{level, text}]} */
 export function verdict(status, workers, lost) {
@@ -41,6 +42,8 @@ function sentence(status) {
       return [`${many(states.working ?? 0, "worker")} at work`, rest].filter(Boolean).join(", ");
     case "starting":
       return status.message || `${count(ready)} of ${many(status.target_workers, "worker")} ready`;
+    case "unfinished":
+      return status.message;
     case "stopping":
       return "saving a checkpoint";
     case "exporting":

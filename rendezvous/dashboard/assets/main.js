@@ -37,6 +37,8 @@ class Page {
     say(byId("kind"), this.job.kind);
     byId("name").title = this.job.name;
     document.body.dataset.kind = this.job.kind;
+    byId("up").hidden = !/\/runs\/[^/]+\/$/.test(location.pathname);
+    byId("link").title = this.job.source ? `recorded in ${this.job.source}` : "";
     this.curves = new Curves(this.job);
     this.rounds = new Rounds();
     this.fleet = new Workers();
@@ -119,13 +121,15 @@ class Page {
     const before = this.status;
     this.status = status;
     this.fleet.ended = ENDED.includes(status.phase);
+    document.body.toggleAttribute("data-ended", this.fleet.ended);
+    document.body.toggleAttribute("data-without-logs", !this.job.logs);
     this.say();
     showFigures(status);
     showData(status, this.job);
     showGoodput(status);
     const busy = ENDED.includes(status.phase);
     byId("controls").hidden = !this.job.may_write || busy;
-    byId("readonly").hidden = this.job.may_write || busy;
+    byId("readonly").hidden = this.job.may_write || busy || Boolean(this.job.source);
     byId("checkpoint").hidden = status.job !== "train";
     const trains = status.job === "train";
     byId("rounds").hidden = byId("goodput").hidden = !trains;
@@ -140,6 +144,7 @@ class Page {
     const { status } = this;
     if (!status) return;
     const found = verdict(status, this.workers, this.lost);
+    found.notes.push(...this.job.notes.map((text) => ({ level: "warn", text })));
     const changed = document.body.dataset.level !== found.level || byId("word").textContent !== found.word;
     document.body.dataset.level = found.level;
     say(byId("word"), found.word);
@@ -159,8 +164,9 @@ class Page {
   }
 
   connected() {
-    byId("link").dataset.state = "live";
-    say(byId("link"), "live");
+    const [state, text] = this.job.source ? ["recorded", this.job.ended ? "recorded" : "recorded, followed"] : ["live", "live"];
+    byId("link").dataset.state = state;
+    say(byId("link"), text);
     if (!this.lost) return;
     this.lost = false;
     get("job").then((job) => {
@@ -183,10 +189,11 @@ class Page {
 
   over() {
     byId("link").dataset.state = "ended";
-    say(byId("link"), "ended");
+    say(byId("link"), this.job.source ? "recorded" : "ended");
     byId("controls").hidden = true;
+    this.curves.rest();
     this.showRounds();
-    toast("The job has ended; this page keeps what it was told last.", "idle");
+    if (!this.job.ended) toast("The job has ended; this page keeps what it was told last.", "idle");
   }
 }
 

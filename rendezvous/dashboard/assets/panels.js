@@ -25,17 +25,28 @@ export function showFigures(status) {
   const told = status.goodput;
   const trains = status.job === "train";
   const good = told?.wall_seconds ? told.useful_seconds / told.wall_seconds : null;
-  const lost = told ? told.lost.reduce((sum, each) => sum + each.seconds, 0) : 0;
+  const lost = told ? told.lost.filter((each) => each.kind !== "evaluation").reduce((sum, each) => sum + each.seconds, 0) : 0;
+  const ended = ENDED.includes(status.phase) || status.phase === "unfinished";
   const rounds = status.round ? `round ${count(status.round)}` : "no round yet";
   const tiles = [
     trains && ["Loss", status.position.step ? figure(status.loss) : "–", status.position.step ? "of the newest step" : "no step yet"],
-    ["Throughput", status.records_per_second && !ENDED.includes(status.phase) ? figure(Math.round(status.records_per_second)) : "–", "records / s"],
-    ["Workers", `${count(trains ? status.workers_in_round : (status.worker_states.working ?? 0))} / ${count(status.target_workers)}`, trains ? `stepping / wanted, ${rounds}` : "at work / wanted"],
-    ["Done", percent(fraction(status)), status.seconds_left && !ENDED.includes(status.phase) ? `${clock(status.seconds_left)} left` : `after ${clock(status.training_seconds || status.seconds)}`],
+    ended ? ["Throughput", mean(status), "records / s on average"] : ["Throughput", status.records_per_second ? figure(Math.round(status.records_per_second)) : "–", "records / s"],
+    ended
+      ? ["Workers", count(status.target_workers), trains ? `wanted at last, ${rounds}` : "wanted"]
+      : ["Workers", `${count(trains ? status.workers_in_round : (status.worker_states.working ?? 0))} / ${count(status.target_workers)}`, trains ? `stepping / wanted, ${rounds}` : "at work / wanted"],
+    ["Done", percent(fraction(status)), status.seconds_left && !ended ? `${clock(status.seconds_left)} left` : `after ${clock(status.training_seconds || status.seconds)}`],
     trains && ["Goodput", percent(good), lost ? `${clock(lost)} lost to reforms` : "nothing lost to reforms"],
-    trains && ["Checkpoint", status.checkpoint ? `step ${count(status.checkpoint.step)}` : "none yet", status.checkpoint ? `${many(Math.max(0, status.position.step - status.checkpoint.step), "step")} behind` : "nothing is saved"],
+    trains && status.phase === "done" && ["Result", "written", "the model is in the output"],
+    trains && status.phase !== "done" && ["Checkpoint", status.checkpoint ? `step ${count(status.checkpoint.step)}` : "none yet", status.checkpoint ? `${many(Math.max(0, status.position.step - status.checkpoint.step), "step")} behind` : "nothing is saved"],
   ];
   fill(byId("figures"), tiles.filter(Boolean).map(([name, value, hint]) => h("div", { class: "tile" }, h("h2", {}, name), h("p", { class: "big" }, value), h("p", { class: "hint" }, hint))));
+}
+
+/** Records per second over the whole job. */
+function mean(status) {
+  const records = status.goodput?.records || status.work?.records_done || 0;
+  const seconds = status.training_seconds || status.seconds;
+  return records && seconds ? figure(Math.round(records / seconds)) : "–";
 }
 
 // Data: epochs and tasks.
@@ -60,8 +71,8 @@ function epochs(status, job) {
   const rows = [
     ["Epoch", `${count(now + 1)} of ${count(all)}`],
     ["Records of this epoch", `${count(Math.round(read))} of ${count(status.records)} (${percent(part(now), 0)})`],
-    ["Cut into", `${many(job.tasks, "task")}, read at ${many(job.lanes, "place")} side by side`],
   ];
+  if (job.tasks) rows.push(["Cut into", `${many(job.tasks, "task")}, read at ${many(job.lanes, "place")} side by side`]);
   if (status.skipped_records) rows.push(["Left out as bad", many(status.skipped_records, "record")]);
   return [bars, list(rows)];
 }
@@ -175,7 +186,8 @@ export function words(line) {
 }
 
 const named = (figures) => {
-  const parts = Object.entries(figures ?? {}).map(([name, value]) => `${name} ${figure(value)}`);
+  const told = Object.entries(figures ?? {}).sort(([one], [other]) => key(one).localeCompare(key(other)));
+  const parts = told.map(([name, value]) => `${name} ${figure(value)}`);
   return parts.length ? `: ${parts.join(", ")}` : "";
 };
 

@@ -3,6 +3,7 @@
 import { Chart, join } from "./chart.js";
 import { byId } from "./dom.js";
 import { clock, count, figure, percent } from "./format.js";
+import { metrics, rates, told } from "./series.js";
 
 export const SHARES = ["input", "compute", "allreduce", "other"]; // of workers' time, from the bottom to the top
 
@@ -54,7 +55,7 @@ export class Pictures {
 
   drawLoss() {
     const { points } = this.curves;
-    const told = this.series("loss", true);
+    const validated = this.series("loss", true);
     const positive = (values) => (this.curves.log ? values.map((value) => (value > 0 ? value : null)) : values);
     const lines = [[points[this.curves.by], positive(points.loss), positive(points.loss_max), positive(points.loss_min)]];
     const series = [
@@ -62,26 +63,19 @@ export class Pictures {
       { label: "max", hidden: true },
       { label: "min", hidden: true },
     ];
-    if (told) {
-      lines.push([told.x, positive(told.y)]);
+    if (validated) {
+      lines.push([validated.x, positive(validated.y)]);
       series.push({ label: "validation", colour: "c3", points: true });
     }
     const setup = { title: "Loss", log: this.curves.log, series, bands: [{ series: [2, 3], colour: "c1-fill" }] };
-    this.chart("loss", setup, lines.length > 1 ? join(lines) : lines[0], String(Boolean(told)));
+    this.chart("loss", setup, lines.length > 1 ? join(lines) : lines[0], String(Boolean(validated)));
   }
 
   /** Single steps differ widely: the line is the mean over a hundredth of what is seen, the shade the points themselves. */
   drawRate() {
     const { points } = this.curves;
-    const seconds = points.step_seconds.map((value, index) => (value ?? 0) * points.count[index]);
-    const records = seconds.map((value, index) => value * (points.records_per_second[index] ?? 0));
     const window = Math.max(this.curves.trains ? 1 : LEASES, Math.ceil(points.step.length / 100));
-    let [inSeconds, inRecords] = [0, 0];
-    const smooth = seconds.map((value, index) => {
-      inSeconds += value - (seconds[index - window] ?? 0);
-      inRecords += records[index] - (records[index - window] ?? 0);
-      return inSeconds > 1e-9 ? inRecords / inSeconds : null;
-    });
+    const smooth = rates(points, window);
     const series = [
       { label: "points", hidden: true, fill: this.curves.trains ? "c2-fill" : null },
       { label: "all workers", colour: "c2", width: 1.75 },
@@ -91,9 +85,7 @@ export class Pictures {
   }
 
   drawMetrics() {
-    const names = new Set(this.curves.figures.flatMap((each) => Object.keys(each.values)).map((name) => name.replace(/^val_/, "")));
-    names.delete("loss");
-    for (const name of [...names].sort().slice(0, 12)) {
+    for (const name of metrics(this.curves.figures)) {
       const train = this.series(name, false);
       const validation = this.series(name, true);
       const lines = [train, validation].filter(Boolean);
@@ -106,19 +98,8 @@ export class Pictures {
     }
   }
 
-  /** What evaluations and ends of epochs tell under this name, on the training or the validation data. */
   series(name, validation) {
-    const [low, high] = this.curves.limits();
-    const x = [];
-    const y = [];
-    for (const each of this.curves.figures) {
-      const value = validation ? (each.at_end ? each.values[`val_${name}`] : each.values[name]) : each.at_end ? each.values[name] : undefined;
-      const at = this.x(each);
-      if (value == null || at < low || at > high || at <= (x.at(-1) ?? -Infinity)) continue;
-      x.push(at);
-      y.push(value);
-    }
-    return x.length ? { x, y } : null;
+    return told(this.curves.figures, name, validation, (each) => this.x(each), this.curves.limits());
   }
 
   drawWorkers() {
@@ -179,11 +160,11 @@ export class Pictures {
   }
 
   drawLearningRate() {
-    const rates = this.curves.points.learning_rate.map((rate) => rate || null);
-    const told = rates.filter(Boolean);
-    if (!told.length || told.every((rate) => rate === told[0])) return this.discard("rate of learning");
+    const learning = this.curves.points.learning_rate.map((rate) => rate || null);
+    const first = learning.find(Boolean);
+    if (!first || learning.every((rate) => !rate || rate === first)) return this.discard("rate of learning");
     const setup = { title: "Learning rate", zero: true, series: [{ label: "rate", colour: "c1", steps: true }] };
-    return this.chart("rate of learning", setup, [this.curves.points[this.curves.by], rates]);
+    return this.chart("rate of learning", setup, [this.curves.points[this.curves.by], learning]);
   }
 
   chart(name, setup, data, kind = "") {
@@ -205,7 +186,7 @@ export class Pictures {
       this.place(name, chart);
       if (name === "activity") this.curves.loadActivity();
     }
-    chart.draw(data, this.curves.limits(), this.curves.by === "time");
+    chart.draw(data, this.curves.limits(), this.curves.by);
   }
 
   place(name, chart) {

@@ -113,9 +113,10 @@ export class Workers {
     row.className = was ? "was" : each.straggler ? "late" : "";
     row.dataset.state = each.state;
     const pill = cells[1].firstChild;
-    if (pill.dataset.level !== (LEVELS[each.state] ?? "busy")) pill.dataset.level = LEVELS[each.state] ?? "busy";
-    say(pill, each.state);
-    say(cells[1].lastChild, each.waits_for || (was ? "" : each.activity));
+    const level = this.ended ? "idle" : (LEVELS[each.state] ?? "busy");
+    if (pill.dataset.level !== level) pill.dataset.level = level;
+    say(pill, this.ended ? "ended" : each.state);
+    say(cells[1].lastChild, this.ended ? `was ${each.state}` : each.waits_for || (was ? "" : each.activity));
     say(cells[2], each.rank >= 0 ? String(each.rank) : "–");
     say(cells[3], each.lanes ? count(each.lanes) : "–");
     say(cells[4], each.records_per_second ? figure(each.records_per_second) : "–");
@@ -125,9 +126,9 @@ export class Workers {
     const times = each.straggler ? (each.compute_seconds / this.told.median_compute_seconds).toPrecision(2) : "";
     say(badge, times ? `${times}× median` : "");
     say(cells[6], bytes(was ? null : each.memory_bytes));
-    const silent = !was && each.heartbeat_seconds > SILENT_SECONDS && each.rank >= 0;
+    const silent = !was && !this.ended && each.heartbeat_seconds > SILENT_SECONDS && each.rank >= 0;
     cells[7].className = silent ? "number silent" : "number";
-    say(cells[7], was ? `gone ${clock((performance.now() - each.since) / 1000)} ago` : each.heartbeat_seconds ? `${clock(each.heartbeat_seconds)} ago` : "–");
+    say(cells[7], was ? `gone ${clock((performance.now() - each.since) / 1000)} ago` : each.heartbeat_seconds && !this.ended ? `${clock(each.heartbeat_seconds)} ago` : "–");
     say(cells[8], each.host || "–");
     return row;
   }
