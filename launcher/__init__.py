@@ -9,14 +9,16 @@ if TYPE_CHECKING:
     from launcher.api import evaluate, predict, train
     from launcher.handle import JobHandle
     from launcher.jobs import attach
+    from launcher.sqlflow.api import sql
 
-__all__ = ["JobHandle", "attach", "evaluate", "predict", "train"]
+__all__ = ["JobHandle", "attach", "evaluate", "predict", "sql", "train"]
 
 _HOMES = {
     "JobHandle": "launcher.handle",
     "attach": "launcher.jobs",
     "evaluate": "launcher.api",
     "predict": "launcher.api",
+    "sql": "launcher.sqlflow.api",
     "train": "launcher.api",
 }
 

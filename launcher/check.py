@@ -17,6 +17,7 @@ from edl_allreduce.task_spec import Job, PredictSpec, TaskSpec
 from launcher.declared import declared_names
 
 TENSORBOARD = "tensorboard"
+OF_SQL = SQL_STATEMENT, SQL_DATA = "statement.sql", "_data"  # what `edl sql` keeps beside a model
 OWN_READER = "custom_data_reader"
 WITHOUT_IT = "--data_format=recordio (or tfrecord, csv, parquet) without it"
 WORKER_PACKAGES = {"tensorflow": "worker", "keras": "worker", "safetensors": "worker", "horovod": ""}
@@ -132,7 +133,7 @@ def check_output(output: OutputSpec) -> None:
     local = not storage.is_remote(url)
     if local and folder.exists() and not folder.is_dir():
         raise UsageError(f"--output: {url} is a file; choose a folder")
-    there = set(storage.names_in(url) or ()) - {checkpoint.FOLDER, TENSORBOARD, RUNS}  # these stay
+    there = set(storage.names_in(url) or ()) - {checkpoint.FOLDER, TENSORBOARD, RUNS, *OF_SQL}  # these stay
     if bundle.MESSAGE not in there:  # written last: without it the others are what a killed job has left
         there -= {bundle.PARAMS, bundle.CODE, bundle.SPEC, bundle.BUNDLE, bundle.KERAS}
         there = {name for name in there if not storage.is_temporary(name)}

@@ -53,7 +53,7 @@ def _run(words: list[str]) -> int:
         return 0
     rest = normalise(rest, found.flags(), found.takes_words(), found.short)
     function = found.load()
-    check_call(name, function, rest)
+    check_call(name, function, rest, found.optional)
     return _fire(path, function, rest)
 
 

@@ -32,11 +32,20 @@ The accuracy of the trained digits on held-out ones, by two workers of this mach
 One prediction for every record, in their order, as CSV files:
   edl predict --trained_model=out/digits --data='data/digits/test/*.recordio' --output=out/predicted \\
       --output_format=csv""",
+    "sql": """\
+A model of the table employee of the SQLite file edl.db, and what it predicts, in a column of another table:
+  edl sql "SELECT role, age, salary FROM employee
+      TRAIN regressor.DNN WITH hidden_units=[10, 100, 20, 5], learning_rate=0.01 INTO my_trained_model"
+  edl sql "SELECT role, age FROM testdata PREDICT testdata.predicted_salary USING my_trained_model"
+The statements of a file, on PostgreSQL; the password is in ~/.pgpass:
+  edl sql --file=nightly.sql --database=postgresql://me@db.example.com/shop --num_workers=4""",
 }
+WORDS = {"sql": "STATEMENT"}  # which stand before the flags
 TITLES = {
     "train": "trains a Keras model on RecordIO data, elastically",
     "evaluate": "tells loss and metrics of a trained model, exactly, with any number of workers",
     "predict": "writes the predictions of a trained model, with any number of workers",
+    "sql": "trains on what a SELECT gives, evaluates on it, or writes predictions back into a table (docs/sql.md)",
 }
 
 
@@ -66,9 +75,10 @@ def group_help(name: str, summaries: Mapping[str, str], width: int) -> str:
 
 
 def job_help(kind: str, flags: Iterable[Flag], width: int) -> str:
-    """What `edl train --help`, `edl evaluate --help` or `edl predict --help` prints."""
+    """What `edl train --help`, `edl evaluate --help`, `edl predict --help` or `edl sql --help` prints."""
     flags = list(flags)
-    required = " ".join(f"--{each.name}={each.metavar or TYPES[each.type]}" for each in flags if each.required)
+    named = [f"--{each.name}={each.metavar or TYPES[each.type]}" for each in flags if each.required]
+    required = " ".join([*filter(None, [WORDS.get(kind)]), *named])
     lines = [f"edl {kind}: {TITLES[kind]}", "", f"usage: edl {kind} \\"]
     lines += [
         f"    {line}" for line in textwrap.wrap(f"{required} [flags]", max(20, width - 4), break_on_hyphens=False)

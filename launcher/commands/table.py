@@ -11,6 +11,7 @@ from typing import Any
 
 from edl_allreduce import __version__
 from edl_allreduce.errors import UsageError
+from edl_allreduce.flags import Flag
 from launcher.commands.help import VARIABLE, function_help, is_boolean, is_word, job_help, parameters_of
 from launcher.settings import flags_for
 
@@ -23,20 +24,22 @@ class Command:
         summary: one line for the overview.
         load: gives the function to call, all of its arguments strings; returns an exit code, or nothing for 0.
         raw: whether its words are passed on as they are, `--help` included.
-        kind: of the jobs it runs (train, evaluate, predict), whose settings are its flags; empty: it runs none.
+        settings: gives its flags, where they are settings and not parameters of a function.
+        optional: whether its words may be left out.
         short: the flags that a single letter stands for.
     """
 
     summary: str
     load: Callable[[], Callable[..., int | None]]
     raw: bool = False
-    kind: str = ""
+    settings: Callable[[], Sequence[Flag]] | None = None
+    optional: bool = False
     short: Mapping[str, str] = field(default_factory=dict)
 
     def flags(self) -> dict[str, bool]:
         """The command's flags; whether each is a boolean."""
-        if self.kind:
-            return {each.name: each.type is bool for each in flags_for(self.kind)}
+        if self.settings:
+            return {each.name: each.type is bool for each in self.settings()}
         return {each.name: is_boolean(each) for each in parameters_of(self.load()) if each.kind not in VARIABLE}
 
     def takes_words(self) -> bool:
@@ -45,9 +48,7 @@ class Command:
 
     def help(self, name: str, width: int) -> str:
         """The text of `edl NAME --help`."""
-        return (
-            job_help(self.kind, flags_for(self.kind), width) if self.kind else function_help(name, self.load(), width)
-        )
+        return job_help(name, self.settings(), width) if self.settings else function_help(name, self.load(), width)
 
 
 def _job(kind: str, summary: str) -> Command:
@@ -57,7 +58,13 @@ def _job(kind: str, summary: str) -> Command:
         run(flags, sys.stdout, leave=True, kind=kind)
         return 0
 
-    return Command(summary, lambda: start, kind=kind)
+    return Command(summary, lambda: start, settings=lambda: flags_for(kind))
+
+
+def _sql_settings() -> Sequence[Flag]:
+    from launcher.sqlflow.settings import sql_flags
+
+    return sql_flags()
 
 
 def version() -> None:
@@ -79,11 +86,22 @@ def _from(module: str, name: str) -> Callable[[], Callable[..., int | None]]:
 
 FOLLOW = {"f": "follow"}
 DATA, JOBS, ZOO = "launcher.commands.data", "launcher.commands.jobs", "launcher.commands.zoo"
-IMAGE = "launcher.commands.images"
+IMAGE, SQL, MODELS = "launcher.commands.images", "launcher.commands.sql", "launcher.commands.models"
 COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "train": _job("train", "train a model with any number of workers, here or on Kubernetes"),
     "evaluate": _job("evaluate", "tell loss and metrics of a trained model on other data"),
     "predict": _job("predict", "write the predictions of a trained model"),
+    "sql": Command(
+        "run SQL statements that train, evaluate and predict: SELECT … TRAIN … INTO …",
+        _from(SQL, "sql"),
+        settings=_sql_settings,
+        optional=True,
+    ),
+    "models": {
+        "list": Command("list the models that SQL statements have made", _from(MODELS, "models_list")),
+        "show": Command("tell all about one of them", _from(MODELS, "models_show")),
+        "delete": Command("delete one of them", _from(MODELS, "models_delete")),
+    },
     "jobs": Command("list all jobs, the newest first", _from(JOBS, "jobs")),
     "status": Command("tell all about a job on one screen", _from(JOBS, "status")),
     "logs": Command("print a log of a job", _from(JOBS, "logs"), short=FOLLOW),
@@ -118,9 +136,9 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
 
 
 SECTIONS: Mapping[str, Sequence[str]] = {
-    "Training": ("train", "evaluate", "predict"),
+    "Training": ("train", "evaluate", "predict", "sql"),
     "Jobs": ("jobs", "status", "logs", "events", "scale", "stop", "wait", "dashboard"),
-    "Models and data": ("zoo", "export", "convert", "recordio"),
+    "Models and data": ("models", "zoo", "export", "convert", "recordio"),
     "Images and installation": ("image", "horovod", "version"),
 }
 
@@ -141,8 +159,11 @@ def summaries(commands: Mapping[str, Command | Mapping[str, Command]], path: str
     return told
 
 
-def check_call(name: str, function: Callable[..., Any], normal: Sequence[str]) -> None:
+def check_call(name: str, function: Callable[..., Any], normal: Sequence[str], optional: bool = False) -> None:
     """Refuses words (as `normalise` gives them) that are too few or too many for a command.
+
+    Args:
+        optional: whether all of them may be left out.
 
     Raises:
         UsageError: names what is missing, or what is too much.
@@ -158,7 +179,7 @@ def check_call(name: str, function: Callable[..., Any], normal: Sequence[str]) -
     for each in parameters:
         if each.kind is each.KEYWORD_ONLY and each.default is each.empty:
             raise UsageError(f"--{each.name}: required and not given; {explained}")
-    if many and not words:
+    if many and not words and not optional:
         raise UsageError(f"edl {name}: a file is missing; {explained}")
     if not many and len(words) > len(wanted):
         raise UsageError(f"edl {name}: {words[len(wanted)]!r} is too much; {explained}")

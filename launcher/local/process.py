@@ -13,6 +13,7 @@ from typing import IO, Protocol
 from edl_allreduce.processes import Process, open_process
 from launcher.local.plan import Plan
 
+SECRET = ("EDL_DATABASE", "PGPASSWORD", "MYSQL_PWD")  # variables with passwords of databases, which no worker needs
 LOG_LINES, TAIL_BYTES = 15, 1 << 16  # of a log, in an error
 
 
@@ -73,7 +74,7 @@ def spawn(plan: Plan, detach: bool) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL if detach else subprocess.PIPE,  # kept open as long as the process object lives
             stdout=log,
             stderr=log,
-            env=os.environ | dict(plan.environ),
+            env={name: value for name, value in os.environ.items() if name not in SECRET} | dict(plan.environ),
             start_new_session=True,
         )
 
