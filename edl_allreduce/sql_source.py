@@ -100,6 +100,7 @@ class SqlSource:
         """
         with self.errors():
             connection = self.engine.connect()
+        result: Any = None
         try:
             with self.errors():
                 # no_parameters: a % in the query is a %.
@@ -116,6 +117,8 @@ class SqlSource:
             yield names, self._batches(result, rows)
         finally:
             with self.errors():
+                if result is not None:
+                    result.close()  # before the connection: a driver may still be sent rows
                 connection.close()
 
     def _batches(self, result: Any, rows: int) -> Iterator[Sequence[Sequence[Any]]]:

@@ -23,8 +23,10 @@ def example_rows(columns: Mapping[str, tuple[str, Sequence[int | float | bytes |
     Raises:
         DataError: a finite float exceeds 32 bits, or a whole number 64.
     """
-    made = [_entries(name, *columns[name]) for name in sorted(columns, key=str.encode)]
-    sizes: dict[int, bytes] = {}
+    # As protobuf sorts a map's keys: by their bytes, a longer one before what it begins with.
+    names = sorted(columns, key=lambda name: (*name.encode(), 256))
+    made = [_entries(name, *columns[name]) for name in names]
+    sizes = {0: b""}
     rows = []
     for row in zip(*made, strict=True):
         body = b"".join(row)

@@ -69,6 +69,15 @@ def no_cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture(scope="session")
+def database_servers() -> Iterator[Any]:
+    """Database servers, started when a test needs them; see tests/databases.py."""
+    from tests.databases import Servers
+
+    with Servers() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A namespace of a real cluster, see tests/clusters.py."""
     with a_cluster() as found:

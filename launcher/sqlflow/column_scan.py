@@ -125,7 +125,7 @@ class ColumnScan:
         for row in np.flatnonzero(np.isinf(values))[:1]:
             self._refuse(int(row), f"{values[row]} is no number that can be learned from; leave such rows out")
         self._numbers.add(values[~missing])
-        if self._known is None and self._type in _WHOLE and np.abs(values[~missing]).max(initial=0) >= 1 << 63:
+        if self._known is None and self._type in _WHOLE and not _in_64_bits(values[~missing]):
             self._type, self.became_float = "decimal", True
         whole = (
             self._known.feature == "int64" if self._known else self._type not in ("float", "decimal", "text", "blob")
@@ -141,7 +141,7 @@ class ColumnScan:
         for row, value in enumerate(made):
             if isinstance(value, float) and not value.is_integer():
                 self._refuse(row, f"{value!r}, but the model was trained with whole numbers; ROUND it in the SELECT")
-            if isinstance(value, float) and abs(value) >= 1 << 63:
+            if isinstance(value, float) and not _in_64_bits(np.array(value)):
                 self._refuse(row, f"{value!r} does not fit in 64 bits; CAST it in the SELECT")
         return [None if value is None else int(value) for value in made]
 
@@ -226,6 +226,10 @@ class _Moments:
     def deviation(self) -> float:
         """Of the values themselves (divided by their number)."""
         return math.sqrt(self._squares / self._count) if self._count else 0.0
+
+
+def _in_64_bits(values: Any) -> bool:
+    return bool(np.all((values >= -(2.0**63)) & (values < 2.0**63)))
 
 
 def _bytes(value: Any) -> bytes | None:
