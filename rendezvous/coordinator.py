@@ -167,6 +167,8 @@ class Coordinator:
         presence.outbox.put_nowait(pb.ToWorker(welcome=self._welcome()))
         standing = standing_from_message(hello.standing) if hello.HasField("standing") else None
         self.tell(events.Greeted(hello.worker_id, hello.host, hello.address, standing))
+        if self._rounds and hello.standing.HasField("round"):
+            self._rounds.adopt(hello.worker_id, len(hello.standing.round.lanes))
         if hello.standing.state == EXPORTED:
             self.tell(events.Exported(hello.worker_id))
         self._overseer.watch(hello.worker_id)
@@ -284,6 +286,7 @@ class Coordinator:
         since = max(presence.heard - progress.activity_seconds, presence.began)
         presence.doing = Doing(progress.activity, since, progress.compute_seconds or presence.doing.usual)
         presence.position = position_from_message(progress.position)
+        presence.memory_bytes = progress.memory_bytes
         self._overseer.look(presence.heard)
         if not 0 <= self.telemetry.kept - self._kept < KEPT_STEPS:
             self._kept = self.telemetry.kept

@@ -25,6 +25,7 @@ class Presence:
         doing: what its training thread does.
         position: how far its weights are, as last told.
         began: when the newest round began, which it may not know yet.
+        memory_bytes: of its process, resident; 0: not known.
     """
 
     outbox: asyncio.Queue[pb.ToWorker | None]
@@ -33,6 +34,7 @@ class Presence:
     doing: Doing
     position: Position | None = None
     began: float = 0.0
+    memory_bytes: int = 0
 
 
 def standing_from_message(message: pb.Standing) -> Standing:

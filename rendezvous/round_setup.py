@@ -46,6 +46,10 @@ class RoundSetup:
         self.lanes = {id: len(own) for id, own in dealt.items()}
         return {id: pb.ToWorker(round=self._message(new, own)) for id, own in dealt.items()}
 
+    def adopt(self, member: int, lanes: int) -> None:
+        """A member tells of a round that another coordinator has begun."""
+        self.lanes[member] = lanes
+
     def close(self) -> None:
         """The round has failed, or another one follows: nobody joins it any more."""
         if self._store:

@@ -114,4 +114,5 @@ def _worker(coordinator: Coordinator, worker: Worker, now: float) -> pb.WorkerSt
         lanes=coordinator.lanes.get(worker.id, 0) if in_round else 0,
         compute_seconds=presence.doing.usual if presence else 0.0,
         waits_for=worker.waits_for,
+        memory_bytes=presence.memory_bytes if presence else 0,
     )

@@ -29,6 +29,7 @@ from rendezvous.limits import heartbeat_seconds
 from rendezvous.provisioner import Recovered
 from rendezvous.service import listen, start_serving
 from rendezvous.state import Cause, Kind, Phase, Round, State, recovered
+from rendezvous.status import make_status
 from rendezvous.telemetry import Telemetry
 
 TOKEN = "the-token"
@@ -308,15 +309,17 @@ def test_another_coordinator_learns_everything_from_the_greetings() -> None:
         history.replay(lines, 6.0)
         async with site(state, history, num_workers=2) as job:
             assert job.provisioner.ids == []
-            round = pb.Round(number=3, members=[0, 1])
+            round = pb.Round(number=3, members=[0, 1], lanes=range(0, 64, 2))
             position = pb.Position(step=2, offset=64)
             training = pb.Standing(state="training", position=position, round=round)
             members = [Member(job.address, id) for id in (0, 1)]
             assert [(await member.greet(training)).told_step for member in members] == [1, 1]
             assert job.coordinator.state.phase is Phase.TRAINING
             steps = [pb.Step(step=n, loss=1, records=32) for n in (1, 2, 3)]
-            await members[0].say(progress=pb.Progress(round=3, steps=steps))
+            await members[0].say(progress=pb.Progress(round=3, steps=steps, memory_bytes=7 << 20))
             await job.until(lambda: job.coordinator.telemetry.told == 3)
+            told = [(each.lanes, each.memory_bytes) for each in make_status(job.coordinator).workers]
+            assert told == [(32, 7 << 20), (32, 0)]
             await members[1].die()
             assert (await members[0].hears("abandon")).abandon.round == 3
 

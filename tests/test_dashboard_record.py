@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edl_allreduce.control import control_pb2 as pb
-from rendezvous.dashboard.live import Memory, read_history, tail
+from rendezvous.activity import Tally
+from rendezvous.dashboard.live import read_history, tail
 from rendezvous.dashboard.messages import to_plain
 from rendezvous.dashboard.record import EVENTS_KEPT, NAMES_KEPT, Record, curves
 from rendezvous.dashboard.table import Merge, Table
@@ -117,6 +118,27 @@ def test_a_job_of_tasks_has_a_curve_too() -> None:
     assert points["records_per_second"] == [None, 100.0, 100.0, 100.0] and not told.events
 
 
+def test_what_workers_do_is_a_curve_and_no_event() -> None:
+    line = {"activity": {"input": 1, "compute": 5, "allreduce": 2, "other": 0, "of another version": 9}}
+    told = record(began(1, 1, [0], 100.0), {"time": 101.0} | line, {"time": 102.0} | line)
+    points, _ = told.activities.points("time", 0, 200, 100)
+    assert points["compute"].tolist() == [5, 5] and points["time"].tolist() == [101.0, 102.0]
+    assert [serial for serial, _ in told.events] == [1]
+
+
+def test_heartbeats_are_told_once_a_second_and_more_rarely_in_long_jobs() -> None:
+    def lines(begin: float, end: float) -> list[dict[str, int]]:
+        told = [tally.note(pb.COMPUTING, begin + beat / 4, 0.0) for beat in range(int(4 * (end - begin)))]
+        return [each for each in told if each]
+
+    tally = Tally()
+    assert [each["compute"] for each in lines(0.25, 10.25)] == [4] * 10
+    tally = Tally()
+    assert [each["compute"] for each in lines(1000.0, 1030.0)][1:] == [41, 41]
+    tally = Tally()
+    assert len(lines(1e6, 1e6 + 600)) == 20
+
+
 def test_history_is_read_up_to_where_it_was_followed_from(tmp_path: Path) -> None:
     lines = [json.dumps(line) for line in past(1200, 2)]
     path = tmp_path / "history.jsonl"
@@ -141,10 +163,6 @@ def test_a_log_is_read_from_its_end(tmp_path: Path) -> None:
     assert (found.lines, found.truncated) == (["000099997", "000099998", "000099999"], True)
     log.write_text("")
     assert tail(log, 3).lines == []
-
-
-def test_memory_is_looked_up_of_workers_on_this_machine_only() -> None:
-    assert Memory().of({0: 1, 1: 0, 2: 999_999_999}, 0.0) == {}
 
 
 def test_messages_keep_their_numbers() -> None:

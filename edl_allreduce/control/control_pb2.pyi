@@ -329,6 +329,7 @@ class Progress(google.protobuf.message.Message):
     ACTIVITY_FIELD_NUMBER: builtins.int
     ACTIVITY_SECONDS_FIELD_NUMBER: builtins.int
     COMPUTE_SECONDS_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
     round: builtins.int
     paused_seconds: builtins.float
     """from the last step of the previous round to the first of this one; 0: not yet, or newcomer"""
@@ -338,6 +339,8 @@ class Progress(google.protobuf.message.Message):
     """and for how long"""
     compute_seconds: builtins.float
     """its own work, input and gradients, in one step of this round; an average; 0: not known"""
+    memory_bytes: builtins.int
+    """resident, of its process"""
     @property
     def position(self) -> global___Position: ...
     @property
@@ -354,9 +357,10 @@ class Progress(google.protobuf.message.Message):
         activity: global___Activity.ValueType = ...,
         activity_seconds: builtins.float = ...,
         compute_seconds: builtins.float = ...,
+        memory_bytes: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["activity", b"activity", "activity_seconds", b"activity_seconds", "compute_seconds", b"compute_seconds", "paused_seconds", b"paused_seconds", "position", b"position", "round", b"round", "steps", b"steps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["activity", b"activity", "activity_seconds", b"activity_seconds", "compute_seconds", b"compute_seconds", "memory_bytes", b"memory_bytes", "paused_seconds", b"paused_seconds", "position", b"position", "round", b"round", "steps", b"steps"]) -> None: ...
 
 global___Progress = Progress
 
@@ -1372,6 +1376,7 @@ class WorkerStatus(google.protobuf.message.Message):
     LANES_FIELD_NUMBER: builtins.int
     COMPUTE_SECONDS_FIELD_NUMBER: builtins.int
     WAITS_FOR_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
     id: builtins.int
     host: builtins.str
     pid: builtins.int
@@ -1387,6 +1392,8 @@ class WorkerStatus(google.protobuf.message.Message):
     """of its own part of a step; 0: not known"""
     waits_for: builtins.str
     """why it is pending: "0/2 nodes are available: 2 Insufficient cpu" """
+    memory_bytes: builtins.int
+    """resident, of its process; 0: not known"""
     def __init__(
         self,
         *,
@@ -1399,8 +1406,9 @@ class WorkerStatus(google.protobuf.message.Message):
         lanes: builtins.int = ...,
         compute_seconds: builtins.float = ...,
         waits_for: builtins.str = ...,
+        memory_bytes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["compute_seconds", b"compute_seconds", "heartbeat_seconds", b"heartbeat_seconds", "host", b"host", "id", b"id", "lanes", b"lanes", "pid", b"pid", "rank", b"rank", "state", b"state", "waits_for", b"waits_for"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compute_seconds", b"compute_seconds", "heartbeat_seconds", b"heartbeat_seconds", "host", b"host", "id", b"id", "lanes", b"lanes", "memory_bytes", b"memory_bytes", "pid", b"pid", "rank", b"rank", "state", b"state", "waits_for", b"waits_for"]) -> None: ...
 
 global___WorkerStatus = WorkerStatus
 

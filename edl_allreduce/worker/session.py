@@ -16,6 +16,7 @@ from collections.abc import Callable
 from itertools import chain
 
 import grpc
+import psutil
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control import control_pb2_grpc
@@ -66,6 +67,7 @@ class Session:
         self._outbox: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
         self._repeated: list[pb.FromWorker] = []  # what every new coordinator must be told as well
         self._untold = Untold()
+        self._process = psutil.Process()
         self._wants: list[pb.FromWorker] = []  # of tasks, until all are done
         self._lock = threading.Lock()
         self._heartbeat_seconds = HEARTBEAT_SECONDS
@@ -179,7 +181,7 @@ class Session:
                 self._flush()
 
     def _flush(self) -> None:
-        for message in self._untold.messages(self.activity()):
+        for message in self._untold.messages(self.activity(), self._process.memory_info().rss):
             self._outbox.put(message)
 
     # The stream.

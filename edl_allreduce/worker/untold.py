@@ -60,7 +60,7 @@ class Untold:
         with self._lock:
             self._tells_steps = True
 
-    def messages(self, doing: Activity) -> list[pb.FromWorker]:
+    def messages(self, doing: Activity, memory_bytes: int) -> list[pb.FromWorker]:
         """What there is to say now: one message at least, of a size that can be sent."""
         with self._lock:
             first, self._progress = self._progress, pb.Progress()
@@ -68,7 +68,7 @@ class Untold:
             self._progress.position.CopyFrom(first.position)
             steps = self._fresh() if self._tells_steps else []
         first.activity, first.activity_seconds = doing.kind, doing.seconds
-        first.compute_seconds = doing.compute_seconds
+        first.compute_seconds, first.memory_bytes = doing.compute_seconds, memory_bytes
         first.steps.extend(steps[:STEPS_PER_MESSAGE])
         more = [
             pb.Progress(round=first.round, position=first.position, steps=steps[begin : begin + STEPS_PER_MESSAGE])

@@ -56,7 +56,11 @@ class Whereabouts:
     def enters(self, round: pb.Round) -> None:
         """It has been told of a round; what another coordinator must know of that is kept."""
         known = pb.Round(
-            number=round.number, members=round.members, position=round.position, synchronize=round.synchronize
+            number=round.number,
+            members=round.members,
+            position=round.position,
+            synchronize=round.synchronize,
+            lanes=round.lanes,
         )
         self._place = replace(self._place, round=known)
 

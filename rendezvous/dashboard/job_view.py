@@ -16,19 +16,6 @@ from rendezvous.dashboard.record import Record
 
 
 @dataclass(frozen=True)
-class WorkerFacts:
-    """What is known of a worker besides its status.
-
-    Attributes:
-        activity: what its training thread does, in words; empty: not known.
-        memory_bytes: resident; None: not known.
-    """
-
-    activity: str = ""
-    memory_bytes: int | None = None
-
-
-@dataclass(frozen=True)
 class LogTail:
     """The end of a log.
 
@@ -92,8 +79,8 @@ class JobView(Protocol):
     def status(self) -> pb.Status:
         """The very message that the command line shows."""
 
-    def facts(self, status: pb.Status) -> dict[int, WorkerFacts]:
-        """More about the workers, by id."""
+    def activities(self, status: pb.Status) -> dict[int, str]:
+        """What the training threads of workers in a round do, in words, by worker."""
 
     async def log(self, worker: int | None, lines: int) -> LogTail:
         """The end of a worker's log; None: the coordinator's."""

@@ -10,13 +10,11 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.job_folder import JobFolder
 from rendezvous import events
 from rendezvous.activity import WORDS
-from rendezvous.dashboard.job_view import Controls, LogTail, WorkerFacts
+from rendezvous.dashboard.job_view import Controls, LogTail
 from rendezvous.dashboard.record import Line, Record
 from rendezvous.status import make_status
 
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOG_BYTES = 1 << 18  # of a log that are looked at
-MEMORY_SECONDS = 2.0  # between two looks at how much memory workers use
 
 
 class LiveJob:
@@ -45,7 +42,6 @@ class LiveJob:
         history = coordinator.telemetry.history
         self._history = Path(history.name) if history else None
         self._backlog: list[Line] = []
-        self._memory = Memory()
         self.source, self.has_logs, self.notes = "", True, list[str]()
         coordinator.telemetry.listeners.append(self._note)
         size = os.fstat(history.fileno()).st_size if history else 0
@@ -61,15 +57,12 @@ class LiveJob:
     def status(self) -> pb.Status:
         return make_status(self._coordinator)
 
-    def facts(self, status: pb.Status) -> dict[int, WorkerFacts]:
+    def activities(self, status: pb.Status) -> dict[int, str]:
         presences = self._coordinator.presences
-        memory = self._memory.of({each.id: each.pid for each in status.workers}, self._coordinator.now())
         return {
-            each.id: WorkerFacts(
-                activity=WORDS[presences[each.id].doing.activity] if each.id in presences and each.rank >= 0 else "",
-                memory_bytes=memory.get(each.id),
-            )
+            each.id: WORDS[presences[each.id].doing.activity]
             for each in status.workers
+            if each.id in presences and each.rank >= 0
         }
 
     async def log(self, worker: int | None, lines: int) -> LogTail:
@@ -122,38 +115,6 @@ class LiveControls:
 
     def stop(self, reason: str) -> None:
         self._coordinator.tell(events.Stopped(reason))
-
-
-class Memory:
-    """How much memory workers use that are processes of this machine, looked up now and then."""
-
-    def __init__(self) -> None:
-        self._processes: dict[int, tuple[int, psutil.Process | None]] = {}
-        self._bytes: dict[int, int] = {}
-        self._looked_at = float("-inf")
-
-    def of(self, pids: dict[int, int], now: float) -> dict[int, int]:
-        """Resident bytes by worker, of those whose process is here; `pids` tells what each says of itself."""
-        if now - self._looked_at < MEMORY_SECONDS:
-            return self._bytes
-        self._looked_at, self._bytes = now, {}
-        self._processes = {id: self._processes.get(id, (0, None)) for id in pids}
-        for id, pid in pids.items():
-            if self._processes[id][0] != pid:
-                self._processes[id] = (pid, _worker_process(pid, id))
-            process = self._processes[id][1]
-            with contextlib.suppress(psutil.Error):
-                if process:
-                    self._bytes[id] = process.memory_info().rss
-        return self._bytes
-
-
-def _worker_process(pid: int, id: int) -> psutil.Process | None:
-    """The process of this number, if it is that worker: in a pod numbers are those of another machine."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid) if pid else None
-        return process if process and f"--worker_id={id}" in process.cmdline() else None
-    return None
 
 
 def read_history(path: Path, size: int) -> Record:

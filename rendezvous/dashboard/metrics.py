@@ -93,13 +93,12 @@ class _Metrics(Collector):
         for each in status.workers:
             states[each.state] = states.get(each.state, 0) + 1
         yield self._gauge("edl_workers", "Workers by what they are doing", states, "state")
-        facts = self._view.facts(status)
         heard = {str(each.id): each.heartbeat_seconds for each in status.workers if each.pid}
         yield self._gauge("edl_worker_heartbeat_age_seconds", "Since a worker was last heard", heard, "worker")
         own = {str(each.id): each.compute_seconds for each in status.workers if each.compute_seconds}
         yield self._gauge("edl_worker_compute_seconds", "A worker's own part of a step", own, "worker")
-        memory = {str(id): float(each.memory_bytes) for id, each in facts.items() if each.memory_bytes}
-        yield self._gauge("edl_worker_memory_bytes", "Resident memory of a worker on this machine", memory, "worker")
+        memory = {str(each.id): float(each.memory_bytes) for each in status.workers if each.memory_bytes}
+        yield self._gauge("edl_worker_memory_bytes", "Resident memory of a worker", memory, "worker")
 
     def _gauge(self, name: str, help: str, values: float | Values, label: str = "") -> Metric:
         return self._filled(GaugeMetricFamily(name, help, labels=[JOB, *filter(None, [label])]), values)

@@ -12,7 +12,7 @@ from typing import Any
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.errors import EdlError
 from edl_allreduce.job_folder import RUNS
-from rendezvous.dashboard.job_view import Controls, LogTail, WorkerFacts
+from rendezvous.dashboard.job_view import Controls, LogTail
 from rendezvous.dashboard.live import tail
 from rendezvous.dashboard.recalled import recalled
 from rendezvous.dashboard.record import Record
@@ -94,7 +94,7 @@ class RecordedJob:
             return status
         return self._status
 
-    def facts(self, status: pb.Status) -> dict[int, WorkerFacts]:
+    def activities(self, status: pb.Status) -> dict[int, str]:
         return {}
 
     async def log(self, worker: int | None, lines: int) -> LogTail:

@@ -39,18 +39,17 @@ def workers_view(view: JobView, status: pb.Status) -> dict[str, Any]:
     known = [each.compute_seconds for each in status.workers if each.compute_seconds and each.rank >= 0]
     median = statistics.median(known) if known else 0.0
     lanes = sum(each.lanes for each in status.workers)
-    facts = view.facts(status)
+    activities = view.activities(status)
     rows = []
     for each in status.workers:
         late = each.rank >= 0 and len(known) > 1 and each.compute_seconds > STRAGGLER * median
-        more = facts.get(each.id)
         rows.append(
             to_plain(each)
             | {
                 "records_per_second": status.records_per_second * each.lanes / lanes if lanes else 0.0,
                 "straggler": late and each.compute_seconds > median + STRAGGLER_SECONDS,
-                "activity": more.activity if more else "",
-                "memory_bytes": more.memory_bytes if more else None,
+                "activity": activities.get(each.id, ""),
+                "memory_bytes": each.memory_bytes or None,
             }
         )
     return {"workers": rows, "median_compute_seconds": median, "target_workers": status.target_workers}
