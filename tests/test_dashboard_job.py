@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from typing import Any
 
 import pytest
 
 from tests.browser import browser, opened
-from tests.jobs import Train, coordinator_of, left_over
+from tests.jobs import Job, Run, Train, coordinator_of, left_over
 from tests.served import until
 
 pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
@@ -44,6 +45,18 @@ def test_the_page_of_a_job(train: Train) -> None:
         run = job.finish()
     assert "stopped from the dashboard" in run.text
     assert left_over(job.home) == []
+    _is_recorded(job, run)
+
+
+def _is_recorded(job: Job, run: Run) -> None:
+    """The output holds all of the history, although coordinator and workers were killed, and how the job ended."""
+    [folder] = (job.home / "output" / "_runs").iterdir()
+    assert folder.name == run.folder.name
+    parts = b"".join(part.read_bytes() for part in sorted(folder.glob("history-*.jsonl")))
+    assert parts == (run.folder / "history.jsonl").read_bytes()
+    assert json.loads((folder / "status.json").read_text())["message"] == "stopped from the dashboard"
+    activities = [line["activity"] for line in run.lines if "activity" in line]
+    assert sum(each["compute"] for each in activities) > 10
 
 
 def _kill_a_worker(job: Any, page: Any) -> None:

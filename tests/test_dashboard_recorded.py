@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import psutil
@@ -74,9 +76,6 @@ def test_all_of_a_run_is_there(one: Asked, runs: Path) -> None:
 
 def test_nothing_can_be_done_about_it(one: Asked) -> None:
     assert one.ask("/api/status", token="")[0] == 401 and one.ask("/", token="")[0] == 200
-    import http.client
-    from urllib.parse import urlsplit
-
     connection = http.client.HTTPConnection(urlsplit(one.url).netloc, timeout=20)
     headers = {"X-EDL-Token": one.token, "Content-Type": "application/json"}
     connection.request("POST", "/api/scale", '{"num_workers": 4}', headers)
@@ -116,15 +115,16 @@ def test_what_a_killed_run_has_come_to_follows_from_its_history(all: Asked) -> N
     assert status["position"]["offset"] == 200 * BATCH and status["records"] == 500 * BATCH
     assert "it runs, or all its processes were killed: last heard of " in status["message"]
     goodput = all.get("/runs/digits-2/api/goodput")
-    assert goodput["records"] == 700 * BATCH and 0 < goodput["goodput"] <= 1
-    assert [each["id"] for each in status["workers"]] == [0, 2, 4]
+    assert goodput["records"] == 700 * BATCH and goodput["goodput"] == pytest.approx(1, rel=1e-3)
+    assert [each["id"] for each in status["workers"]] == [0, 1, 5]
 
 
 def test_a_run_that_goes_on_is_followed_in_its_record(tmp_path: Path) -> None:
     folder = record(tmp_path, "digits-1", 400)
     lines = [json.dumps(line) + "\n" for line in past(900, 3)]
+    (folder / "history-000001.jsonl").write_text("".join(lines[:400]))
     with asked([tmp_path]) as server:
-        assert server.get("/api/status")["position"]["step"] == 400
+        assert 390 < server.get("/api/status")["position"]["step"] < 400
         (folder / "history-000001.jsonl").write_text("".join(lines[:500]))
         (folder / "history-000002.jsonl").write_text("".join(lines[500:]))
         (folder / "status.json").write_text('{"phase": "stopped", "message": "enough"}')
