@@ -115,7 +115,7 @@ def _predict(plan: Plan, statement: Predict, doing: Doing) -> JobHandle:
     where = {"models_folder": plan.models, "name": statement.name}
     rows = steps.rows_for_model(doing.url, statement.select, plan.rows, **where, into=statement.table, tell=doing.tell)
     handle = _run(plan, rows.data, doing)
-    written = write_back(
+    write_back(
         doing.url,
         statement.select,
         statement.table,
@@ -125,7 +125,6 @@ def _predict(plan: Plan, statement: Predict, doing: Doing) -> JobHandle:
         probabilities=plan.probabilities,
         tell=doing.tell,
     )
-    doing.tell(f"{written:,} predictions are in column {statement.column} of table {statement.table}")
     return handle
 
 

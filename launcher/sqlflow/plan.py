@@ -140,15 +140,18 @@ def digest(statement: Train, url: str) -> str:
 
 def _probabilities(statement: Statement, settings: SqlSettings) -> bool:
     """Whether a prediction writes probabilities, too: as the statement says, else as the flag does."""
-    said = statement.settings.get(PROBABILITIES, settings.spec.probabilities)
+    stated = statement.settings if isinstance(statement, Predict) else {}
+    said = stated.get(PROBABILITIES, settings.spec.probabilities)
     if not isinstance(said, bool):
         raise UsageError(f"predict.{PROBABILITIES}: expected True or False, got {said!r}")
     return said
 
 
 def _flags(statement: Statement, settings: SqlSettings, kind: str, place: str) -> dict[str, str]:
-    own = {PROBABILITIES} if isinstance(statement, Predict) else set[str]()
-    flags = settings.for_job(kind, {name: value for name, value in statement.settings.items() if name not in own})
+    stated = dict(statement.settings)
+    if isinstance(statement, Predict):
+        stated.pop(PROBABILITIES, None)
+    flags = settings.for_job(kind, stated)
     if isinstance(statement, Predict):
         return {"trained_model": place, **flags, "overwrite": "true"}
     if isinstance(statement, Evaluate):

@@ -102,7 +102,8 @@ class SqlSettings:
         known = {each.name for kind in kinds for each in job_flags(kind)} | _OF_ALL_STATEMENTS
         for name in self.given:
             if name not in known:
-                raise UsageError(f"--{name}: means nothing to {' and '.join(sorted(set(kinds))).upper()}; leave it out")
+                told = " and ".join(sorted(set(kinds))).upper()
+                raise UsageError(f"--{name}: means nothing to {told}; leave it out")
 
 
 def read_settings(values: Mapping[str, Any]) -> SqlSettings:
@@ -111,8 +112,11 @@ def read_settings(values: Mapping[str, Any]) -> SqlSettings:
     Raises:
         UsageError: one is unknown or wrong.
     """
+    known = {each.name for each in sql_flags()}
     for name in values:
-        flags.reject_unknown(name, [each.name for each in sql_flags()])
+        if name in set().union(*_BY_STATEMENT.values()) - known:
+            raise UsageError(f"--{name}: follows from the statement; leave it out")
+        flags.reject_unknown(name, known)
     own = {each.name for each in flags_of(SqlSpec)}
     spec = flags.parse({"sql": SqlSpec}, {name: value for name, value in values.items() if name in own})["sql"]
     return SqlSettings(spec, {name: value for name, value in values.items() if name not in own})
