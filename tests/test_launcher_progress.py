@@ -11,7 +11,7 @@ from rich.console import Console
 
 from edl_allreduce.control.control_pb2 import Position, RoundStatus, Status, WorkerStatus
 from launcher.display import progress
-from launcher.display.choice import display_on
+from launcher.display.choice import Kind, chosen, display_on
 from launcher.display.terminal import Live, Plain, Silent
 
 LOGS = "logs in /logs"
@@ -189,6 +189,22 @@ def _picture(display: Live) -> list[str]:
     console.print(display._live.get_renderable())
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("quiet", "notebook", "terminal", "dumb", "kind"),
+    [
+        (False, False, False, False, Kind.LINES),
+        (False, False, True, False, Kind.BAR),
+        (False, False, True, True, Kind.LINES),
+        (False, True, False, False, Kind.CARD),
+        (False, True, True, True, Kind.CARD),
+        (True, True, True, False, Kind.NOTHING),
+        (True, False, False, False, Kind.NOTHING),
+    ],
+)
+def test_how_progress_is_shown(quiet: bool, notebook: bool, terminal: bool, dumb: bool, kind: Kind) -> None:
+    assert chosen(quiet=quiet, notebook=notebook, terminal=terminal, dumb=dumb) is kind
 
 
 def test_the_display_suits_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from edl_allreduce.control.control_pb2 import Status
 from launcher.display.card import Card
 from launcher.display.curves import MAX_POINTS, Curve, chart, sparkline
 from launcher.display.notebook import LINES, Notebook
+from launcher.notebook import loss_curves
 from tests.browser import browser
 from tests.jobs import REPOSITORY, left_over
 from tests.notebooks import Kernel, a_kernel
@@ -47,6 +48,30 @@ def test_a_chart_names_its_curves_and_marks_its_axes() -> None:
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
     assert texts == ["loss", "val_&lt;x&gt;", "1", "1", "1.5", "51", "2", "101", "step"]
     assert drawn.count("<polyline") == 1 and drawn.count("<circle") == 3  # one curve is a single point
+
+
+def test_a_loss_that_falls_by_orders_of_magnitude_is_drawn_logarithmically() -> None:
+    drawn = chart({"loss": [(1, 100.0), (2, 1.0), (3, 0.01)]}, "step")
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+    assert [texts[1], texts[3], texts[5]] == ["0.01", "1", "100"]
+    [where] = re.findall(r'points="([^"]*)"', drawn)
+    heights = [float(point.split(",")[1]) for point in where.split()]
+    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1])
+
+
+def test_the_loss_curves_are_those_of_the_history() -> None:
+    lines: list[dict[str, object]] = [
+        {"round": 1, "members": [0]},
+        {"step": 1, "loss": 3.0},
+        {"step": 2, "loss": 2.0},
+        {"evaluation": 2, "figures": {"loss": 2.5}},
+        {"step": 3, "loss": 1.0},
+        {"step": 3, "loss": 1.1},  # done again
+        {"epoch_end": 0, "step": 3, "figures": {"loss": 2.0, "val_loss": 1.5}},
+    ]
+    found = {name: list(points) for name, points in loss_curves(lines).items()}
+    assert found == {"loss": [(1, 3.0), (2, 2.0), (3, 1.1)], "val_loss": [(2, 2.5), (3, 1.5)]}
+    assert loss_curves([{"evaluation": 0, "figures": {"loss": 2.5}}]) == {}
 
 
 class Page:
@@ -134,27 +159,17 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
         yield found
 
 
-TRAIN = """job = launcher.train(model_zoo={zoo!r}, model_def="digits.Classifier", data="{digits}/train/*.recordio",
-                     output="out-{epochs}", num_epochs={epochs})"""
-
-
-@pytest.mark.job
-def test_a_training_in_a_real_kernel_draws_one_card(kernel: Kernel, digits: Path) -> None:
-    shown = kernel.run(TRAIN.format(zoo=f"{REPOSITORY}/model_zoo", digits=digits, epochs=2) + "\njob")
-    [left] = shown.html
-    assert any("#token=" in each for each in shown.drawn) and "#token=" not in left
-    assert any("worker 0 training" in each for each in shown.drawn)
-    assert 'aria-valuenow="100"' in left and "trained 2 epochs, 24 steps" in left
-    assert re.search(r"<job digits-\S+: done>", shown.text)
+TRAIN = """launcher.train(model_zoo={zoo!r}, model_def="digits.Classifier", data="{digits}/train/*.recordio",
+               output="out", num_epochs=10_000)"""
 
 
 @pytest.mark.job
 def test_the_stop_button_stops_the_job(kernel: Kernel, digits: Path) -> None:
-    source = TRAIN.format(zoo=f"{REPOSITORY}/model_zoo", digits=digits, epochs=10_000)
+    source = TRAIN.format(zoo=f"{REPOSITORY}/model_zoo", digits=digits)
     shown = kernel.run(source, interrupt_at="worker 0 training")
     assert "KeyboardInterrupt: the job was stopped" in shown.text and "Traceback" not in shown.text
     [left] = shown.html
-    assert "stopped" in left
+    assert "stopped after" in left and any("#token=" in each for each in shown.drawn) and "#token=" not in left
     assert left_over(Path(str(kernel.run("import os; print(os.environ['EDL_HOME'])").text).strip())) == []
 
 
@@ -177,3 +192,60 @@ with contextlib.redirect_stdout(io.StringIO()) as out:
 print(inside, type(display_on(sys.stdout, quiet=True)).__name__, type(display_on(sys.stdout, quiet=False)).__name__)
 """
     assert kernel.run(source).text.strip() == "Plain Silent Notebook"
+
+
+@pytest.fixture(scope="module")
+def edl(kernel: Kernel) -> Kernel:
+    """The kernel with `%%edl`, and a database staff.db beside it."""
+    pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
+    kernel.run(STAFF)
+    assert kernel.run("%load_ext launcher.notebook").text == ""
+    return kernel
+
+
+STAFF = """
+import sqlite3
+with sqlite3.connect("staff.db") as database:
+    database.execute("CREATE TABLE staff (id INTEGER PRIMARY KEY, age REAL, salary REAL)")
+    database.executemany("INSERT INTO staff VALUES (?, ?, ?)", [(n, n % 47, 50.0 * (n % 47)) for n in range(600)])
+"""
+TRAIN_SQL = """%%edl --database=sqlite:///staff.db --num_epochs=2
+SELECT age, salary FROM staff TRAIN regressor.DNN WITH hidden_units=[8] LABEL salary INTO pay;"""
+
+
+@pytest.mark.job
+def test_a_statement_trains_and_shows_the_loss_curve(edl: Kernel) -> None:
+    shown = edl.run(TRAIN_SQL)
+    assert "extracted 600 rows" in shown.text and re.search(r"<job regressor-\S+: done>", shown.text), shown.text
+    card, curve = shown.html
+    assert any("worker 0 preparing" in each for each in shown.drawn) and 'aria-valuenow="100"' in card
+    assert "trained 2 epochs, 10 steps" in card and "loss over step" in curve and "<polyline" in curve
+
+
+@pytest.mark.parametrize(
+    ("cell", "problem"),
+    [
+        ("%%edl --databse=x.db\nSELECT 1", "UsageError: --databse: there is no such flag (did you mean 'database'?)"),
+        ("%%edl --file=x.sql\nSELECT 1", "UsageError: --file: the statements are those of the cell; leave it out"),
+        ("%%edl --models='x\nSELECT 1", "UsageError: %%edl --models='x: No closing quotation"),
+        (
+            "%%edl --database=none.db\nSELECT a, b FROM t TRAIN regressor.DNN INTO x",
+            "StorageError: sqlite:///none.db: ",
+        ),
+    ],
+)
+def test_a_mistake_in_a_statement_is_one_line(edl: Kernel, cell: str, problem: str) -> None:
+    [error] = edl.run(cell).outputs
+    assert error["output_type"] == "error" and len(error["traceback"]) == 1
+    assert error["traceback"][0].startswith(problem) and "\n" not in error["traceback"][0]
+
+
+def test_a_password_in_a_cell_is_warned_of_and_not_repeated(edl: Kernel) -> None:
+    text = edl.run("%%edl --database=postgresql://me:hidden@localhost/db\nSELECT").text
+    assert "warning: --database has a password in it, which stays in the notebook" in text and "hidden" not in text
+
+
+def test_the_magic_explains_itself_and_shows_a_plan(edl: Kernel) -> None:
+    assert "--num_workers" in edl.run("%%edl --help\n-").text
+    shown = edl.run(TRAIN_SQL.replace("%%edl", "%%edl --dry_run").replace("INTO pay", "INTO other"))
+    assert "job        edl train" in shown.text and shown.html == []

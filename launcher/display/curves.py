@@ -10,7 +10,8 @@ Point = tuple[float, float]
 
 MAX_POINTS = 400
 COLORS = ("#2f81f7", "#c2570c", "#17804a", "#8f4fc0", "#b97209")  # seen on white as well as on black
-MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 52, 12, 24, 36  # of a chart, for its axes' texts
+WIDE = 1000.0  # from this ratio of the greatest to the least on, a chart's axis is logarithmic
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 64, 12, 24, 36  # of a chart, for its axes' texts
 
 
 class Curve:
@@ -63,12 +64,17 @@ def chart(curves: Mapping[str, Sequence[Point]], x_label: str, width: int = 640,
         curves: name → points in the order of x; at least one point altogether.
     """
     left, top, right, bottom = box = (MARGIN_LEFT, MARGIN_TOP, width - MARGIN_RIGHT, height - MARGIN_BOTTOM)
+    _, least, _, greatest = _bounds(curves.values())
+    logarithmic = 0 < least <= greatest / WIDE
+    if logarithmic:
+        curves = {name: [(x, math.log10(y)) for x, y in points] for name, points in curves.items()}
     bounds = x1, y1, x2, y2 = _bounds(curves.values())
     parts = [_legend(curves, left)]
     for share in (0.0, 0.5, 1.0):
         y = bottom - share * (bottom - top)
         parts.append(f'<path d="M{left} {y:.1f}H{right}" stroke="currentColor" stroke-opacity="0.18"/>')
-        parts.append(_text(left - 6, y + 4, f"{y1 + share * (y2 - y1):.3g}", "end"))
+        value = y1 + share * (y2 - y1)
+        parts.append(_text(left - 6, y + 4, f"{10**value if logarithmic else value:.3g}", "end"))
         anchor = {0.0: "start", 0.5: "middle", 1.0: "end"}[share]
         parts.append(_text(left + share * (right - left), bottom + 15, f"{x1 + share * (x2 - x1):,.0f}", anchor))
     parts.append(_text((left + right) / 2, height - 4, x_label, "middle"))
