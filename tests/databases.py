@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import secrets
 import shutil
 import socket
 import sqlite3
@@ -113,7 +112,7 @@ def mariadb() -> Iterator[str]:
         _run(make, None)
         options = [f"--datadir={data}", f"--socket={home}/s", f"--port={port}", "--bind-address=127.0.0.1"]
         options += ["--character-set-server=utf8mb4"]
-        options += [f"--init-file={first}", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0"]
+        options += [f"--init-file={first}", "--skip-name-resolve", "--debug-no-sync"]
         with _running([server, "--no-defaults", *options], user, port):
             yield f"mariadb://edl:{PASSWORD}@127.0.0.1:{port}"
 
@@ -128,9 +127,13 @@ class Servers:
         self._stack, self._urls = ExitStack(), dict[str, str]()
 
     def url(self, kind: str) -> str:
-        """Of the server, without a database's name; skips the test where it is not installed."""
+        """Of a database on the server; skips the test where that is not installed."""
         if kind not in self._urls:
-            self._urls[kind] = self._stack.enter_context({"postgresql": postgresql, "mariadb": mariadb}[kind]())
+            server = self._stack.enter_context({"postgresql": postgresql, "mariadb": mariadb}[kind]())
+            main = "postgres" if kind == "postgresql" else "mysql"
+            with Database(f"{server}/{main}", kind).connected(True) as admin:
+                admin.exec_driver_sql("CREATE DATABASE edl")
+            self._urls[kind] = f"{server}/edl"
         return self._urls[kind]
 
     def __enter__(self) -> Servers:
@@ -143,16 +146,15 @@ class Servers:
 @contextmanager
 def database(servers: Servers, kind: str, folder: str) -> Iterator[Database]:
     """A database with nothing in it: on a server, or for SQLite a file in `folder`."""
-    name = f"t{secrets.token_hex(6)}"
     if kind == "sqlite":
-        sqlite3.connect(f"{folder}/{name}.db").close()
-        yield Database(f"sqlite:///{folder}/{name}.db", kind)
+        sqlite3.connect(f"{folder}/t.db").close()
+        yield Database(f"sqlite:///{folder}/t.db", kind)
         return
-    server = servers.url(kind)
-    with Database(f"{server}/{'postgres' if kind == 'postgresql' else 'mysql'}", kind).connected(True) as admin:
-        admin.exec_driver_sql(f"CREATE DATABASE {name}")
-        yield Database(f"{server}/{name}", kind)
-        admin.exec_driver_sql(f"DROP DATABASE {name}")
+    made = Database(servers.url(kind), kind)
+    yield made
+    with made.connected() as connection:
+        for name in sqlalchemy.inspect(connection).get_table_names():
+            connection.execute(sqlalchemy.schema.DropTable(sqlalchemy.Table(name, sqlalchemy.MetaData())))
 
 
 @contextmanager
