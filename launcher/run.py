@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from edl_allreduce.errors import UsageError
 from edl_allreduce.spec import JobSpec
 from launcher import zoo_source
 from launcher.check import check
@@ -19,7 +20,7 @@ from launcher.display.choice import display_on
 from launcher.display.terminal import Silent
 from launcher.handle import RUNNING, JobHandle
 from launcher.interrupt import Interruption
-from launcher.local import runner
+from launcher.local import jobs, runner
 from launcher.local.plan import make_plan
 from launcher.settings import KUBERNETES, LaunchSpec, Request, read_request
 
@@ -110,12 +111,17 @@ class OnThisMachine:
     outlives_launcher = False
 
     def __init__(self, request: Request, now: datetime, random: str, environ: Mapping[str, str]) -> None:
-        job = request.job
+        job, self._environ = request.job, environ
         self._plan = make_plan(job, request.launch, now=now, random=random, environ=environ, python=sys.executable)
 
     def check(self) -> None:
-        """Raises what `check.check` raises."""
+        """Raises what `check.check` raises; UsageError also where another job is writing its result."""
         check(self._plan.job)
+        output = self._plan.job.output.output
+        if output and (writer := jobs.writer_of(output, self._environ)):
+            raise UsageError(
+                f"--output: job {writer} is writing to {output}; choose another, or end that job: edl stop {writer}"
+            )
 
     def __str__(self) -> str:
         return str(self._plan)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import launcher
 from edl_allreduce.errors import EdlError, JobFailed, UsageError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.processes import Process, process_of
@@ -21,7 +22,7 @@ from launcher.handle import RUNNING
 from launcher.jobs import attach, match, places, summaries
 from launcher.local import jobs as local_jobs
 from launcher.local import runner, way
-from tests.fakes import enter, gone, planned
+from tests.fakes import FLAGS, enter, gone, planned
 
 
 @pytest.fixture(autouse=True)
@@ -203,3 +204,17 @@ def test_a_wrong_token_is_said_so(forever: runner.LocalJob) -> None:
     token.write_text("wrong")
     with pytest.raises(JobFailed, match=r"^job digits-1: its coordinator answers UNAUTHENTICATED: wrong token$"):
         attach("digits-1").scale(2)
+
+
+def test_two_jobs_do_not_write_to_the_same_output(
+    forever: runner.LocalJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path / "zoo")
+    for output in ("../out", "../out/", tmp_path / "link" / "out"):
+        flags = FLAGS | {"model_zoo": ".", "data": "../data", "output": str(output)}
+        with pytest.raises(UsageError, match=f"--output: job digits-1 is writing to {output}; choose another, or end"):
+            launcher.train(**flags)
+    assert local_jobs.writer_of("out", os.environ) is None  # of another folder
+    forever.kill()
+    assert local_jobs.writer_of(str(tmp_path / "out"), os.environ) is None

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edl_allreduce import task_spec
+import psutil
+
+from edl_allreduce import storage, task_spec
 from edl_allreduce.job_folder import JobFolder, home
 from edl_allreduce.processes import Process
 from edl_allreduce.processes import runs as process_runs
 from launcher.client import POLL_SECONDS, Client
 from launcher.followed import AWAY
 from launcher.handle import KILLED, JobHandle, JobSummary
-from launcher.local.ended import EndedJob, spec_of
+from launcher.local.ended import EndedJob, output_of, spec_of
 from launcher.local.process import Attached
 from launcher.local.runner import LocalJob
 from launcher.local.way import LocalWay
@@ -39,6 +42,24 @@ def runs(name: str, environ: Mapping[str, str]) -> bool:
     """Whether a job runs, or is being started."""
     folder = JobFolder.of(name, environ)
     return _supervisor(folder) is not None or _is_starting(folder)
+
+
+def writer_of(output: str, environ: Mapping[str, str]) -> str | None:
+    """The running job whose result goes to this folder, file or URL; None: there is none."""
+    wanted = _whole(output, os.getcwd())
+    for name in names(environ):
+        folder = JobFolder.of(name, environ)
+        supervisor = _supervisor(folder)
+        if supervisor and (theirs := output_of(folder)):
+            with contextlib.suppress(psutil.Error):  # it has ended, or is another user's
+                if _whole(theirs, psutil.Process(supervisor.pid).cwd()) == wanted:
+                    return name
+    return None
+
+
+def _whole(output: str, folder: str) -> str:
+    """A path that tells outputs apart: local ones from the root on, as seen from `folder`."""
+    return output.rstrip("/") if storage.is_remote(output) else os.path.realpath(os.path.join(folder, output))
 
 
 def attach(name: str, environ: Mapping[str, str]) -> JobHandle:
