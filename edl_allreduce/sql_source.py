@@ -59,7 +59,7 @@ class SqlSource:
         try:
             self._url = sa.make_url(url)
             self._url = self._url.set(drivername=_DRIVERS.get(self._url.drivername, self._url.drivername))
-            self.engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool)
+            self.engine = sa.create_engine(self._url)
         except ModuleNotFoundError as error:
             package = _PIP_NAMES.get(error.name or "", error.name)
             raise UsageError(f"{self.name}: needs {package}: pip install {package}") from None
