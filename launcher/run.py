@@ -25,7 +25,9 @@ from launcher.local.plan import make_plan
 from launcher.settings import KUBERNETES, LaunchSpec, Request, read_request
 
 
-def run(values: Mapping[str, Any], out: TextIO, leave: bool = False, kind: str = "train") -> JobHandle | None:
+def run(
+    values: Mapping[str, Any], out: TextIO, leave: bool = False, kind: str = "train", keeps: bool = True
+) -> JobHandle | None:
     """Runs a job.
 
     Args:
@@ -33,6 +35,7 @@ def run(values: Mapping[str, Any], out: TextIO, leave: bool = False, kind: str =
         out: where progress is shown, and the plan of a dry run.
         kind: train, evaluate or predict.
         leave: with `wait=False`, let the job go on when this process ends.
+        keeps: whether its output is for the user, who is then told where it is.
 
     Returns:
         The job, done; with `wait=False`, at work. None for a dry run.
@@ -54,7 +57,7 @@ def run(values: Mapping[str, Any], out: TextIO, leave: bool = False, kind: str =
         handle = work.start(display, leave and not launch.wait)
         interruption.guard(handle, display.note)
         try:
-            _follow(handle, launch, request.job.output.output, display)
+            _follow(handle, launch, request.job.output.output if keeps else "", display)
         except BaseException:
             if not work.outlives_launcher:
                 handle.stop()

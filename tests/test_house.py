@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("edl_allreduce", "rendezvous", "launcher", "model_zoo")
 HEAVY = (
     *("tensorflow", "keras", "horovod", "kubernetes", "docker", "gcsfs", "s3fs", "boto3", "sklearn"),
-    *("pyarrow", "sqlalchemy"),
+    *("pyarrow", "sqlalchemy", "sqlglot"),
 )
 WITH_TENSORFLOW = ("edl_allreduce.worker", "edl_allreduce.contracts", "edl_allreduce.trained_model")
 

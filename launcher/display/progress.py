@@ -140,7 +140,7 @@ def _tasks_ending(status: Status, output: str, logs: str) -> list[str]:
     if status.phase != "done":
         return [f"{status.phase} after {records}; {logs}"]
     if status.job == "predict":
-        return [f"predicted {records}", f"predictions in {output}, {logs}"]
+        return [f"predicted {records}", f"predictions in {output}, {logs}" if output else logs]
     found = status.evaluations[-1].values if status.evaluations else {}
     width = max(map(len, found), default=0)
     lines = [f"  {name:<{width}}  {found[name]:.6g}" for name in in_order(found)]

@@ -136,6 +136,7 @@ def _evaluate(plan: Plan, statement: Evaluate, doing: Doing) -> JobHandle:
 
 def _run(plan: Plan, data: str, doing: Doing, schema: str = "") -> JobHandle:
     flags = {**plan.flags, **plan.data_flags(data, schema)}
-    handle = run(flags, doing.out, leave=doing.leave, kind=plan.kind)
+    keeps = plan.keep_data or not plan.predictions  # predictions go on into a table
+    handle = run(flags, doing.out, leave=doing.leave, kind=plan.kind, keeps=keeps)
     assert handle is not None  # it is no dry run
     return handle
