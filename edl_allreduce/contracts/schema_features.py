@@ -91,13 +91,11 @@ def _places(texts: Any, column: SchemaColumn) -> Any:
 
 
 def _label(values: Any, absent: Any, column: SchemaColumn) -> Any:
-    told = f"a record has no value in its label's column {column.name}"
+    told = f"a record has no value in the label column {column.name}"
     checks = [tf.debugging.Assert(~tf.reduce_any(absent), [told])]
     labels = tf.cast(values, tf.float32) if column.kind == NUMBER else _places(values, column)
     if column.kind == VOCABULARY:
         known = tf.reduce_all(labels < len(column.vocabulary))
-        checks.append(
-            tf.debugging.Assert(known, [f"column {column.name} holds a class that training did not have"])
-        )
+        checks.append(tf.debugging.Assert(known, [f"column {column.name} holds a class that training did not have"]))
     with tf.control_dependencies(checks):
         return tf.identity(labels)
