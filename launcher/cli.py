@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -85,5 +86,6 @@ def _fire(path: list[str], function: Callable[..., int | None], words: list[str]
     tree: Any = SetParseFn(str)(function)
     for name in reversed(path):
         tree = {name: tree}
+    words = [f" {word}" if re.match(r"--\s", word) else word for word in words]  # a comment of SQL: no flag of Fire's
     line = [*path, *words, "--", "--separator=\n"]  # no word of a shell's is a single line break
     return int(fire.Fire(tree, command=line, name="edl", serialize=lambda result: None) or 0)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import launcher
+from edl_allreduce import storage
 from edl_allreduce.errors import EdlError, UsageError
 from edl_allreduce.schema import Schema, SchemaColumn
 from edl_allreduce.trained_model_pb2 import TrainedModel
@@ -197,7 +198,6 @@ def test_databases_by_url_path_file_and_variable(tmp_path: Path) -> None:
 
 def test_processes_of_a_job_do_not_get_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDL_DATABASE", SECRET)
-    monkeypatch.setenv("PGPASSWORD", "s3cret")
     plan = planned("train")
     plan.folder.create("{}", "token")
     seen = tmp_path / "seen"
@@ -320,3 +320,48 @@ def test_in_python(capsys: pytest.CaptureFixture[str]) -> None:
         launcher.sql(TRAIN, num_worker=2)
     with pytest.raises(EdlError, match="--model_def: follows from the statement; leave it out"):
         launcher.sql(TRAIN, model_def="x.Y")
+
+
+def test_a_statement_may_begin_with_a_comment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sql", f"-- every night\n{TRAIN}", "--dry_run"]) == 0
+    assert lines(capsys)["statement"] == TRAIN
+
+
+def test_what_a_failed_statement_leaves(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["sql", TRAIN.replace("INTO", "LABEL z INTO")]) == 4
+    assert not list(Path("home").glob("models/*")), "neither rows nor an empty model"
+
+    def fail(*_: object, **__: object) -> object:
+        raise UsageError("no job today")
+
+    monkeypatch.setattr("launcher.sqlflow.carry_out.run", fail)
+    assert main(["sql", TRAIN]) == 2
+    assert [path.name for path in Path("home/models/m").iterdir()] == ["statement.sql"]
+    made = trained("n")
+    before = (made / "statement.sql").read_bytes()
+    assert main(["sql", TRAIN.replace("INTO m", "INTO n"), "--overwrite"]) == 2
+    assert (made / "statement.sql").read_bytes() == before, "the old model is still there"
+    assert "no job today" in capsys.readouterr().err
+
+
+def test_a_name_that_a_running_job_writes_to(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.local.jobs.writer_of", lambda output, environ: "nightly")
+    assert main(["sql", TRAIN]) == 2
+    assert "INTO m: job nightly is training it" in capsys.readouterr().err and not Path("home/models").exists()
+
+
+def test_models_and_rows_in_a_store(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    place = "memory://bucket/models/m"
+    rows = steps.training_rows(
+        "sqlite:///edl.db", "SELECT a, b, y FROM t", f"{place}/_data/m-1", output=place, target="number"
+    )
+    assert rows.rows == 64 and storage.expand(rows.data)
+    steps.keep_statement(place, TRAIN, SECRET)
+    assert main(["models", "list", "--models=memory://bucket/models"]) == 0
+    assert "m     not trained to its end" in capsys.readouterr().out
+    steps.remove(f"{place}/_data/m-1")
+    assert storage.names_in(place) == ["statement.sql"]
+    assert main(["models", "delete", "m", "--yes", "--models=memory://bucket/models"]) == 0
+    assert not storage.names_in("memory://bucket/models")

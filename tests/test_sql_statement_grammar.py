@@ -171,7 +171,9 @@ MISTAKES = {
     "SELECT 1 TRAIN m WITH a='x INTO n": "1, column 25: this string is not closed",
     "SELECT 1 TRAIN m WITH trian.a=1 INTO n": "1, column 23: trian.a means nothing in WITH (did you mean 'train'?)",
     "SELECT 1 TRAIN m WITH validation.select=3 INTO n": "1, column 23: validation.select: expected a SELECT as a str",
+    'SELECT 1 TRAIN m WITH "a b"=1 INTO n': "1, column 23: a b is no name of an argument",
     "SELECT 1 PREDICT c USING n": "1, column 18: expected TABLE.COLUMN after PREDICT, got c alone",
+    "SELECT 1 TRAIN m WITH model.class=1 INTO n": "1, column 23: model.class is no name of an argument",
     "SELECT 1 PREDICT t.c INTO n": "1, column 22: expected WITH or USING, got INTO",
     "SELECT 1 EVALUATE n": "1, column 10: expected TO before EVALUATE",
     "SELECT 1 TRAIN m COLUMN BUCKET(a, 2) INTO n": "1, column 25: COLUMN does not know BUCKET",
@@ -212,3 +214,11 @@ def test_no_statement_at_all(text: str) -> None:
 
 def test_a_database_that_the_tokenizer_does_not_know() -> None:
     assert one("SELECT 'TRAIN a INTO b' FROM t TRAIN m INTO n", "firebird").name == "n"
+
+
+def test_names_without_quotes_are_those_that_the_database_gives() -> None:
+    clause = 'SELECT 1 TRAIN m COLUMN Age, NUMERIC("Age"), CATEGORY_ID(Role, 3) LABEL Salary INTO Big'
+    found = one(clause, "postgresql")
+    assert [*found.columns, found.label, found.name] == ["age", "Age", "role", "salary", "Big"]
+    found = one(clause.replace('NUMERIC("Age"), ', ""), "mariadb")
+    assert [*found.columns, found.label] == ["Age", "Role", "Salary"]

@@ -55,7 +55,7 @@ def normalise(
 
 
 def _is_flag(word: str) -> bool:
-    return bool(re.match(r"-[A-Za-z]|--.", word))
+    return bool(re.match(r"-[A-Za-z]|--\S", word))
 
 
 def _read_flag(word: str, rest: list[str], flags: Mapping[str, bool], takes_words: bool) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from typing import IO, Protocol
 from edl_allreduce.processes import Process, open_process
 from launcher.local.plan import Plan
 
-SECRET = ("EDL_DATABASE", "PGPASSWORD", "MYSQL_PWD")  # variables with passwords of databases, which no worker needs
+SECRET = ("EDL_DATABASE",)  # variables with passwords, which no process of a job needs
 LOG_LINES, TAIL_BYTES = 15, 1 << 16  # of a log, in an error
 
 

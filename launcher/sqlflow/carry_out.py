@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from edl_allreduce import checkpoint
-from edl_allreduce.errors import EdlError, UsageError
+from edl_allreduce.errors import UsageError
 from edl_allreduce.spec import JobSpec
 from launcher import check, zoo_source
 from launcher.handle import JobHandle
+from launcher.local import jobs
 from launcher.run import run
 from launcher.settings import LOCAL, Request, read_request
 from launcher.sqlflow import models, steps
@@ -79,11 +80,25 @@ def check_training(plan: Plan, request: Request) -> None:
         zoo = zoo_source.fetch(model.model_zoo, os.environ)
         check.check_model(dataclasses.replace(model, model_zoo=str(zoo)))
     if request.backend == LOCAL:
+        if writer := jobs.writer_of(plan.place, os.environ):
+            raise UsageError(f"INTO {plan.statement.name}: job {writer} is training it; edl wait {writer} waits for it")
         check.check_output(request.job.output)
         check.check_packages(lambda name: importlib.util.find_spec(name) is not None)
 
 
 def _train(plan: Plan, statement: Train, doing: Doing) -> JobHandle:
+    try:
+        handle = _trained(plan, statement, doing)
+    except BaseException:
+        if not plan.keep_data and not checkpoint.newest(plan.place):  # else it can go on, with these rows
+            steps.remove(plan.rows)
+        raise
+    if handle.exit_code == 0 and not plan.keep_data:
+        steps.remove(plan.rows)
+    return handle
+
+
+def _trained(plan: Plan, statement: Train, doing: Doing) -> JobHandle:
     rows = steps.training_rows(
         doing.url,
         statement.select,
@@ -97,15 +112,12 @@ def _train(plan: Plan, statement: Train, doing: Doing) -> JobHandle:
     )
     if plan.validation:
         steps.validation_rows(doing.url, statement.validation, plan.validation, training=rows, tell=doing.tell)
-    steps.keep_statement(plan.place, statement.text, doing.url)
-    try:
-        handle = _run(plan, rows.data, doing, f"schema={rows.schema.to_params()}")
-    except EdlError:
-        if not plan.keep_data and not checkpoint.newest(plan.place):  # else it can go on, with these rows
-            steps.remove(plan.rows)
-        raise
-    if handle.exit_code == 0 and not plan.keep_data:
-        steps.remove(plan.rows)
+    replaces = models.is_trained(plan.place)  # until the new one is there, the old statement is right
+    if not replaces:
+        steps.keep_statement(plan.place, statement.text, doing.url)
+    handle = _run(plan, rows.data, doing, f"schema={rows.schema.to_params()}")
+    if replaces:
+        steps.keep_statement(plan.place, statement.text, doing.url)
     return handle
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from edl_allreduce.errors import UsageError
 from launcher.sqlflow.column_clause import read_columns
 from launcher.sqlflow.lexer import error_at
+from launcher.sqlflow.names import unquoted
 from launcher.sqlflow.reader import END, Reader, short
 from launcher.sqlflow.split import Dialect, Split, split
 from launcher.sqlflow.statements import Evaluate, Predict, Statement, Train
@@ -38,7 +39,7 @@ def parse(text: str, dialect: str) -> tuple[Statement, ...]:
     """
     cut, statements, place = Dialect(dialect), list[Statement](), 0
     while found := split(text, place, cut):
-        clause = _Clause(text, found)
+        clause = _Clause(text, found, dialect)
         statements.append(clause.read())
         place = clause.end
     if not statements:
@@ -55,8 +56,8 @@ class _Clause:
         end: after `read`, where the next statement may begin.
     """
 
-    def __init__(self, text: str, found: Split) -> None:
-        self._text, self._found = text, found
+    def __init__(self, text: str, found: Split, database: str) -> None:
+        self._text, self._found, self._database = text, found, database
         self._reader = Reader(text, found.verb)
         self._verb = self._reader.take().text.upper()
         self.end = 0
@@ -125,8 +126,10 @@ class _Clause:
         if word == "WITH":
             return read_with(self._reader, self._verb)
         if word == "COLUMN":
-            return read_columns(self._reader)
-        return self._reader.name("a column", word).value if word == "LABEL" else self._model_name(word)
+            return read_columns(self._reader, self._database)
+        if word == "LABEL":
+            return unquoted(self._reader.name("a column", word).text, self._database)
+        return self._model_name(word)
 
     def _model_name(self, after: str) -> str:
         """The name of a trained model, which is a folder's."""

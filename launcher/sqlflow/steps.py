@@ -109,8 +109,19 @@ def keep_statement(place: str, statement: str, database: str) -> None:
 
 
 def remove(folder: str) -> None:
-    """Removes a folder with rows, and the one that it was in, if that is ours and empty now."""
+    """Removes a folder with rows; after the last one beside a model also the place for them, and an empty model's.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
     storage.remove_folder(folder)
-    above = folder.rstrip("/").removesuffix(storage.basename(folder)).rstrip("/")
-    if storage.basename(above) == SQL_DATA and not storage.names_in(above):
-        storage.remove_folder(above)
+    data = _above(folder)
+    if storage.basename(data) != SQL_DATA:
+        return
+    for empty in (data, _above(data)):
+        if storage.names_in(empty) == []:
+            storage.remove_folder(empty)
+
+
+def _above(folder: str) -> str:
+    return folder.rstrip("/").removesuffix(storage.basename(folder)).rstrip("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from keyword import iskeyword
 from typing import Any
 
 from edl_allreduce.errors import did_you_mean
@@ -62,6 +63,8 @@ def _key(reader: Reader, verb: str) -> tuple[str, str]:
     first, prefixes = reader.peek(), PREFIXES[verb]
     words = [token.value for token in reader.names("a name, as in hidden_units=[10, 100]", "WITH")]
     key = ".".join(words)
+    if not words[-1].isidentifier() or iskeyword(words[-1]):
+        raise reader.error(first, f"{short(key)} is no name of an argument")
     if verb == "TRAIN" and key == SELECT:
         return "", SELECT
     if len(words) == 1:
