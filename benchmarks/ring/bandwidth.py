@@ -1,0 +1,102 @@
+"""A member of a ring of two that measures reductions, and plain TCP beside them: see benchmarks/allreduce.py."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import horovod.tensorflow as hvd
+import tensorflow as tf
+from horovod.tensorflow import mpi_ops
+
+from benchmarks.ring.team import ADDRESS, answer, questions
+from edl_allreduce.worker.ring import Ring
+
+FLOAT_BYTES = 4
+LOOK_SECONDS = 0.05
+
+
+def main(rank: int, size: int, port: int) -> None:
+    """Answers until nobody asks any more."""
+    wire, ring = connect(rank, port), Ring(ADDRESS, spared=port)
+    for question in questions():
+        match question:
+            case {"do": "join", "store": store}:
+                ring.join(rank, size, (ADDRESS, store))
+                answer("joined")
+            case {"do": "reduce", "bytes": amount, "repeats": repeats, "tcp": with_tcp}:
+                measures = [reduction([amount], grouped=False)]
+                if with_tcp:
+                    measures.append(exchange(wire, amount))
+                answer(in_turn(wire, measures, repeats))
+            case {"do": "reduce many", "tensors": tensors, "repeats": repeats, "grouped": grouped}:
+                answer(in_turn(wire, [reduction(tensors, grouped)], repeats))
+    ring.leave()
+
+
+def connect(rank: int, port: int) -> socket.socket:
+    """A connection between the two, the first of which listens."""
+    if rank == 0:
+        with socket.create_server((ADDRESS, port)) as server:
+            wire, _ = server.accept()
+    else:
+        wire = socket.socket()
+        while wire.connect_ex((ADDRESS, port)):
+            wire.close()
+            wire = socket.socket()
+            time.sleep(LOOK_SECONDS)  # the other process does not listen yet: no event tells
+    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return wire
+
+
+def in_turn(wire: socket.socket, measures: list[Callable[[], Any]], repeats: int) -> list[list[float]]:
+    """Seconds of each measure, in turn; both processes begin each one together."""
+    found: list[list[float]] = [[] for _ in measures]
+    for number in range(repeats + 1):
+        for measure, seconds in zip(measures, found, strict=True):
+            wire.sendall(b"!")
+            wire.recv(1)
+            began = time.perf_counter()
+            measure()
+            if number:  # the first one warms up
+                seconds.append(time.perf_counter() - began)
+    return found
+
+
+def reduction(tensors: list[int], grouped: bool) -> Callable[[], Any]:
+    """Sums tensors of so many bytes over both processes, as a step does."""
+    values = [tf.Variable(tf.ones([max(1, amount // FLOAT_BYTES)])) for amount in tensors]
+    tag = f"{len(tensors)}x{sum(tensors)}{'g' if grouped else ''}"
+
+    def reduce() -> Any:
+        if grouped:
+            return mpi_ops._grouped_allreduce([each.value() for each in values], name=tag, op=mpi_ops.Sum)
+        return [
+            hvd.allreduce(each.value(), name=f"{tag}.{number}", op=hvd.Sum, prescale_factor=1.0)
+            for number, each in enumerate(values)
+        ]
+
+    return tf.function(reduce, autograph=False).get_concrete_function()  # type: ignore[no-any-return]
+
+
+def exchange(wire: socket.socket, amount: int) -> Callable[[], None]:
+    """Sends so many bytes and receives as many, at the same time: what each member of a ring of two has to do."""
+    outgoing, incoming = memoryview(bytes(amount)), memoryview(bytearray(amount))
+
+    def send_and_receive() -> None:
+        sender = threading.Thread(target=wire.sendall, args=(outgoing,))
+        sender.start()
+        received = 0
+        while received < amount:
+            received += wire.recv_into(incoming[received:])
+        sender.join()
+
+    return send_and_receive
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
