@@ -38,6 +38,13 @@ def shown(url: str) -> str:
     return scheme + separator + (rest if scheme.lower().startswith("sqlite") else rest.rpartition("@")[2])
 
 
+def _own_file(url: Any) -> dict[str, str]:
+    """Has PyMySQL read ~/.my.cnf for what the URL leaves out, as MariaDB's own programs do."""
+    file = os.path.expanduser("~/.my.cnf")
+    wanted = url.get_driver_name() == "pymysql" and "read_default_file" not in url.query and os.path.isfile(file)
+    return {"read_default_file": file} if wanted else {}
+
+
 class SqlSource:
     """A database; a context manager.
 
@@ -59,7 +66,7 @@ class SqlSource:
         try:
             self._url = sa.make_url(url)
             self._url = self._url.set(drivername=_DRIVERS.get(self._url.drivername, self._url.drivername))
-            self.engine = sa.create_engine(self._url)
+            self.engine = sa.create_engine(self._url, connect_args=_own_file(self._url))
         except ModuleNotFoundError as error:
             package = _PIP_NAMES.get(error.name or "", error.name)
             raise UsageError(f"{self.name}: needs {package}: pip install {package}") from None

@@ -235,6 +235,19 @@ def test_a_wrong_password_is_not_shown(db: Database, tmp_path: Path) -> None:
     assert "edl" in str(raised.value) and "wr/ong" not in str(raised.value) and "wr%2Fong" not in str(raised.value)
 
 
+def test_passwords_where_the_drivers_look_for_them(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if db.kind == "sqlite":
+        pytest.skip("has no passwords")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".my.cnf").write_text("[client]\npassword=se/cret\n")
+    (tmp_path / ".pgpass").write_text("*:*:*:edl:se/cret\n")
+    (tmp_path / ".pgpass").chmod(0o600)
+    bare = Database(db.url.replace(":se%2Fcret", ""), db.kind)
+    assert taken(bare, "SELECT 1 AS a", tmp_path / "out", label="").rows == 1
+
+
 def test_what_an_attempt_before_has_left_does_not_count(lite: Database, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

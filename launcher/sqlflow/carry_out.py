@@ -122,16 +122,15 @@ def _trained(plan: Plan, statement: Train, doing: Doing) -> JobHandle:
 
 
 def _predict(plan: Plan, statement: Predict, doing: Doing) -> JobHandle:
-    from launcher.sqlflow.write_back import write_back
+    from launcher.sqlflow.write_back import check_target, write_back
 
     where = {"models_folder": plan.models, "name": statement.name}
     rows = steps.rows_for_model(doing.url, statement.select, plan.rows, **where, into=statement.table, tell=doing.tell)
+    target = (doing.url, statement.select, statement.table, statement.column)
+    check_target(*target, rows, probabilities=plan.probabilities)
     handle = _run(plan, rows.data, doing)
     write_back(
-        doing.url,
-        statement.select,
-        statement.table,
-        statement.column,
+        *target,
         plan.predictions,
         rows,
         probabilities=plan.probabilities,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
 
 from edl_allreduce import recordio
@@ -60,23 +61,73 @@ def write_back(
         StorageError: the database refuses; the table is then as it was.
     """
     with SqlSource(database, "SELECT") as source:
-        target = table_of(source, table)
-        name = unquoted(column, source.backend)
-        _check_column(extracted, name)
-        columns = predicted_columns(extracted.schema, name, probabilities)
+        goal = _goal(source, select, table, column, extracted, probabilities)
         rows = _rows(predictions, extracted, probabilities, tell)
         if extracted.key:
-            count = _into_columns(source, target, extracted.key, columns, rows)
+            count = _into_columns(source, goal.table, extracted.key, goal.columns, rows)
         else:
-            count = _into_new_table(source, select, target, table, columns, rows)
+            count = _into_new_table(source, select, goal, rows)
     gone = f"; {extracted.rows - count:,} of the selected rows are no longer there" if count < extracted.rows else ""
     tell(f"wrote {count:,} predictions into {table}.{column}{gone}")
     return count
 
 
-def _check_column(extracted: Extracted, name: str) -> None:
-    if name.casefold() in (column.name.casefold() for column in extracted.schema.inputs):
+def check_target(
+    database: str, select: str, table: str, column: str, extracted: Extracted, *, probabilities: bool
+) -> None:
+    """Raises, before there are predictions, what `write_back` would of the target."""
+    with SqlSource(database, "SELECT") as source:
+        _goal(source, select, table, column, extracted, probabilities)
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """Where predictions go.
+
+    Attributes:
+        table: it may not exist yet.
+        columns: those of predictions.
+        selected: for a new table, the SELECT's columns.
+    """
+
+    table: Table
+    columns: Columns
+    selected: tuple[str, ...]
+
+    @property
+    def others(self) -> list[str]:
+        """The selected columns that go into a new table: a prediction takes the place of one of its name."""
+        predicted = [column.name for column in self.columns]
+        return [name for name in self.selected if name not in predicted]
+
+    @property
+    def names(self) -> list[str]:
+        """Of all columns of a new table."""
+        return [*self.others, *(column.name for column in self.columns)]
+
+
+def _goal(source: SqlSource, select: str, table: str, column: str, extracted: Extracted, probabilities: bool) -> _Goal:
+    """Raises UsageError when predictions may not go there, StorageError."""
+    name = unquoted(column, source.backend)
+    if name.casefold() in (each.name.casefold() for each in extracted.schema.inputs):
         raise UsageError(f"PREDICT: the model reads a column called {name!r}; choose another name for the prediction")
+    target, columns = table_of(source, table), predicted_columns(extracted.schema, name, probabilities)
+    if extracted.key:
+        return _Goal(target, columns, ())
+    with source.select(f"SELECT * {_no_rows(select)}", 1) as (names, _):
+        goal = _Goal(target, columns, names)
+    there = _column_names(source, target) if target.exists else goal.names
+    if target.is_view or there != goal.names:
+        raise UsageError(
+            f"PREDICT: {table} is there already, with the columns {', '.join(there)}, and the SELECT does not read "
+            f"from it; only one with the columns {', '.join(goal.names)} is filled anew: name another, or drop it"
+        )
+    return goal
+
+
+def _no_rows(select: str) -> str:
+    """FROM and WHERE of the SELECT's columns without its rows; in lines of its own, as it may end with a comment."""
+    return f"FROM (\n{select.strip().rstrip(';')}\n) AS edl_rows WHERE 1 = 0"
 
 
 def _rows(predictions: str, extracted: Extracted, probabilities: bool, tell: Callable[[str], None]) -> Rows:
@@ -141,34 +192,27 @@ def _update(
     return int(writer.run(f"UPDATE {name} SET {sets} FROM {temporary} AS p WHERE {found}").rowcount)
 
 
-def _into_new_table(source: SqlSource, select: str, target: Table, named: str, columns: Columns, rows: Rows) -> int:
-    predicted = [column.name for column in columns]
-    # In a line of its own: the SELECT may end with a comment.
-    query = f"FROM (\n{select.strip().rstrip(';')}\n) AS edl_rows WHERE 1 = 0"
-    with source.select(f"SELECT * {query}", 1) as (names, _):
-        selected = list(names)
-    others = [name for name in selected if name not in predicted]
-    rows = _without(rows, [place for place, name in enumerate(selected) if name in predicted])
-    if target.exists:
-        _check_same(source, target, named, [*others, *predicted])
-        with transaction(source) as connection:
-            writer = TableWriter(source, connection, target.schema)
-            writer.run(f"DELETE FROM {writer.name(target.name)}")
-            return writer.insert(target.name, [*others, *predicted], rows)
-    query = f"SELECT {', '.join(map(source.quote, others))} {query}"
-    return _create(source, target, query, columns, [*others, *predicted], rows)
+def _into_new_table(source: SqlSource, select: str, goal: _Goal, rows: Rows) -> int:
+    rows = _without(rows, [place for place, name in enumerate(goal.selected) if name not in goal.others])
+    if not goal.table.exists:
+        query = f"SELECT {', '.join(map(source.quote, goal.others))} {_no_rows(select)}"
+        return _create(source, goal, query, rows)
+    with transaction(source) as connection:
+        writer = TableWriter(source, connection, goal.table.schema)
+        writer.run(f"DELETE FROM {writer.name(goal.table.name)}")
+        return writer.insert(goal.table.name, goal.names, rows)
 
 
-def _create(source: SqlSource, target: Table, query: str, columns: Columns, names: Sequence[str], rows: Rows) -> int:
-    beside = source.backend in COMMITS_AT_DDL
+def _create(source: SqlSource, goal: _Goal, query: str, rows: Rows) -> int:
+    target, beside = goal.table, source.backend in COMMITS_AT_DDL
     made = f"edl_new_{secrets.token_hex(4)}" if beside else target.name
     try:
         with transaction(source) as connection:
             writer = TableWriter(source, connection, target.schema)
             writer.run(f"CREATE TABLE {writer.name(made)} AS {query}")
-            for column in columns:
+            for column in goal.columns:
                 writer.add(made, column)
-            count = writer.insert(made, names, rows)
+            count = writer.insert(made, goal.names, rows)
             if beside:
                 connection.commit()
                 writer.run(f"RENAME TABLE {writer.name(made)} TO {writer.name(target.name)}")
@@ -184,13 +228,3 @@ def _create(source: SqlSource, target: Table, query: str, columns: Columns, name
 def _without(rows: Rows, places: Sequence[int]) -> Rows:
     """The rows without some columns."""
     return ([value for place, value in enumerate(row) if place not in places] for row in rows) if places else rows
-
-
-def _check_same(source: SqlSource, target: Table, named: str, wanted: Sequence[str]) -> None:
-    """Refuses a table that an earlier run of the same statement would not have made."""
-    there = _column_names(source, target)
-    if target.is_view or there != list(wanted):
-        raise UsageError(
-            f"PREDICT: {named} is there already, with the columns {', '.join(there)}, and the SELECT does not read "
-            f"from it; only one with the columns {', '.join(wanted)} is filled anew: choose another name, or drop it"
-        )
