@@ -1,0 +1,147 @@
+"""How fast a SELECT becomes records, in how much memory, and how fast predictions go back; beside the database's COPY.
+
+    python -m benchmarks.sql postgresql://me@host/name [--rows=1000000]
+
+Makes the table edl_benchmark in that database (whole numbers, fractions, a decimal, a date, a text of 50 kinds, NULLs),
+measures, and drops it again. Each measurement runs in a process of its own, so that its memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edl_allreduce import predictions, storage
+from edl_allreduce.prediction_files import write_recordio
+from edl_allreduce.sql_source import SqlSource, sa
+from launcher.sqlflow.extract import Extracted, extract
+from launcher.sqlflow.table_writer import TableWriter, transaction
+from launcher.sqlflow.write_back import write_back
+
+TABLE = "edl_benchmark"
+COLUMNS = (
+    "id INTEGER PRIMARY KEY",
+    "n BIGINT",
+    "x DOUBLE PRECISION",
+    "d DECIMAL(10, 2)",
+    "day DATE",
+    "kind VARCHAR(20)",
+)
+PREDICTIONS_PER_FILE = 65536
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints one line of JSON per measurement."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sql", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("database")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    arguments = parser.parse_args(argv)
+    make(arguments.database, arguments.rows)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(measured(_copy, arguments.database, arguments.rows, folder)))
+            for rows in (arguments.rows // 10, arguments.rows):
+                print(json.dumps(measured(_extract, arguments.database, rows, folder)))
+            print(json.dumps(measured(_write_back, arguments.database, arguments.rows, folder)))
+    finally:
+        run(arguments.database, f"DROP TABLE {TABLE}")
+
+
+def run(database: str, *statements: str) -> None:
+    """Runs statements in one transaction."""
+    with SqlSource(database) as source, transaction(source) as connection:
+        for statement in statements:
+            TableWriter(source, connection, None).run(statement)
+
+
+def make(database: str, rows: int) -> None:
+    """Makes the table and fills it, the same at every call."""
+    import datetime
+
+    random = np.random.default_rng(0)
+    xs, kinds = random.normal(size=rows).tolist(), random.integers(0, 50, rows).tolist()
+    day = datetime.date(2020, 1, 1)
+    made = (
+        (i, i * 1000, None if i % 17 == 0 else x, i % 9999, day + datetime.timedelta(days=i % 1000), f"kind {kind}")
+        for i, (x, kind) in enumerate(zip(xs, kinds, strict=True), 1)
+    )
+    with SqlSource(database) as source, transaction(source) as connection:
+        writer = TableWriter(source, connection, None)
+        writer.run(f"CREATE TABLE {TABLE} ({', '.join(COLUMNS)})")
+        writer.insert(TABLE, [column.split()[0] for column in COLUMNS], iter(made))
+
+
+def measured(work: Callable[..., None], database: str, rows: int, folder: str) -> dict[str, Any]:
+    """Runs `work` in a new process; its seconds, rows per second, and greatest memory."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_timed, args=(queue, work, database, rows, folder))
+    process.start()
+    seconds, peak = queue.get()
+    process.join()
+    name = work.__name__.lstrip("_")
+    return {"what": name, "rows": rows, "seconds": round(seconds, 2), "rows_per_second": round(rows / seconds), **peak}
+
+
+def _timed(queue: Any, work: Callable[..., None], database: str, rows: int, folder: str) -> None:
+    start, before = time.perf_counter(), _memory()
+    work(database, rows, folder)
+    queue.put((time.perf_counter() - start, {"megabytes": _memory(), "megabytes_at_start": before}))
+
+
+def _memory() -> int:
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kilobytes / (1 << 20 if sys.platform == "darwin" else 1 << 10))
+
+
+def _copy(database: str, rows: int, folder: str) -> None:
+    """COPY TO of the whole table, where the database has that; else a plain SELECT by its driver."""
+    with SqlSource(database) as source, source.engine.connect() as connection:
+        cursor = connection.connection.cursor()
+        if source.backend == "postgresql":
+            with open(f"{folder}/copy", "wb") as out, cursor.copy(f"COPY {TABLE} TO STDOUT") as copied:
+                for block in copied:
+                    out.write(block)
+        else:
+            found = connection.execution_options(stream_results=True).execute(sa.text(f"SELECT * FROM {TABLE}"))
+            assert sum(1 for _ in found) == rows
+        cursor.close()
+
+
+def _extracted(database: str, rows: int, folder: str) -> Extracted:
+    select = f"SELECT n, x, d, day, kind, id % 3 AS y FROM {TABLE} WHERE id <= {rows}"
+    asked: dict[str, Any] = {"label": "y", "columns": {}, "schema": None, "tell": lambda line: None}
+    return extract(database, select, f"{folder}/rows{rows}", target="class", **asked, into=TABLE)
+
+
+def _extract(database: str, rows: int, folder: str) -> None:
+    assert _extracted(database, rows, folder).rows == rows
+
+
+def _write_back(database: str, rows: int, folder: str) -> None:
+    """Writes made-up predictions into a new column by the primary key; making them is a small part of the time."""
+    found, url = _extracted(database, rows, folder), str(Path(folder) / "predicted")
+    tasks = -(-rows // PREDICTIONS_PER_FILE)
+    manifest = predictions.Predictions("", "", "", "recordio", tasks, rows)
+    outputs = np.random.default_rng(0).normal(size=[rows, 3]).astype(np.float32)
+    for task, name in enumerate(manifest.parts):
+        part = outputs[task * PREDICTIONS_PER_FILE : (task + 1) * PREDICTIONS_PER_FILE]
+        write_recordio(storage.join(url, name), {"prediction": part})
+    predictions.write(url, manifest)
+    predictions.complete(url)
+    count = write_back(database, "", TABLE, "told", url, found, probabilities=False, tell=lambda line: None)
+    assert count == rows
+
+
+if __name__ == "__main__":
+    main()
