@@ -42,21 +42,22 @@ class Turn(Session):
 
     def __init__(self) -> None:
         super().__init__("nowhere:0", "", pb.Hello())
-        self._left = threading.Semaphore(0)
-        self._done = threading.Semaphore(0)
+        self._left = 1
+        self._turn, self._done = threading.Semaphore(0), threading.Semaphore(0)
 
     def progress(self, round: int, rank: int, position: Position, step: pb.Step, paused_seconds: float) -> None:
         """A step is done."""
         super().progress(round, rank, position, step, paused_seconds)
-        self._done.release()
-        self._left.acquire()
+        self._left -= 1
+        if not self._left:
+            self._done.release()
+            self._turn.acquire()
 
     def take(self, steps: int) -> None:
         """Returns when the worker has done so many more steps."""
-        for _ in range(steps):
-            self._left.release()
-        for _ in range(steps):
-            self._done.acquire()
+        self._left = steps
+        self._turn.release()
+        self._done.acquire()
 
     def first(self) -> None:
         """Returns when the worker has done its first step."""
