@@ -33,7 +33,7 @@ export function showFigures(status) {
     ended ? ["Throughput", mean(status), "records / s on average"] : ["Throughput", status.records_per_second ? figure(Math.round(status.records_per_second)) : "–", "records / s"],
     ended
       ? ["Workers", count(status.target_workers), trains ? `wanted at last, ${rounds}` : "wanted"]
-      : ["Workers", `${count(trains ? status.workers_in_round : (status.worker_states.working ?? 0))} / ${count(status.target_workers)}`, trains ? `stepping / wanted, ${rounds}` : "at work / wanted"],
+      : ["Workers", `${count(trains ? status.workers_in_round : (status.worker_states.working ?? 0))} / ${count(status.target_workers)}`, trains ? status.round ? `in ${rounds} / wanted` : "stepping / wanted" : "at work / wanted"],
     ["Done", percent(fraction(status)), status.seconds_left && !ended ? `${clock(status.seconds_left)} left` : `after ${clock(status.training_seconds || status.seconds)}`],
     trains && ["Goodput", percent(good), lost ? `${clock(lost)} lost to reforms` : "nothing lost to reforms"],
     trains && status.phase === "done" && ["Result", "written", "the model is in the output"],

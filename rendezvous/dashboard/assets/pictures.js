@@ -131,13 +131,19 @@ export class Pictures {
   }
 
   drawActivity() {
-    const { time } = this.curves.activity;
+    const { activity } = this.curves;
+    const { time } = activity;
     const xs = this.curves.by === "time" ? time : time.map((each) => this.curves.stepAt(each));
     const keep = xs.map((x, index) => index === 0 || x > xs[index - 1]);
-    const sums = time.map((_, index) => SHARES.reduce((sum, name) => sum + this.curves.activity[name][index], 0) || 1);
+    const sums = time.map((_, index) => SHARES.reduce((sum, name) => sum + activity[name][index], 0) || 1);
     let under = time.map(() => 0);
-    const layers = SHARES.map((name) => (under = under.map((sum, index) => sum + this.curves.activity[name][index] / sums[index])));
+    const layers = SHARES.map((name) => (under = under.map((sum, index) => sum + activity[name][index] / sums[index])));
     const pick = (values) => values.filter((_, index) => keep[index]);
+    const [low] = this.curves.limits();
+    const apart = time.length > 1 ? time[1] - time[0] : 0;
+    // The first point stands for the heartbeats just before it.
+    const since = xs.length && xs[0] > low && time[0] - this.curves.limits("time")[0] < 2 * apart;
+    const begun = (values, first) => (since ? [first, ...pick(values)] : pick(values));
     // Drawn from the whole down to the first part, each over the one before.
     const series = SHARES.map((name, index) => ({
       label: name,
@@ -147,7 +153,7 @@ export class Pictures {
       reading: (data, at) => data[SHARES.length - index][at] - (index ? data[SHARES.length - index + 1][at] : 0),
     })).reverse();
     const setup = { title: "Where workers’ time goes", unit: "sampled", most: 1, turned: true, format: (value) => percent(value, 0), series };
-    this.chart("activity", setup, [pick(xs), ...layers.map(pick).reverse()]);
+    this.chart("activity", setup, [begun(xs, low), ...layers.map((layer) => begun(layer, layer[0])).reverse()]);
   }
 
   drawStepTime() {
