@@ -47,7 +47,7 @@ def run(
     """
     request = read_request(values, kind, os.environ)
     launch, now, random = request.launch, datetime.now(), secrets.token_hex(2)
-    work = _on_backend(request, now, random)
+    work = on_backend(request, now, random)
     work.check()
     if launch.dry_run:
         print(work, file=out)
@@ -85,7 +85,15 @@ class Work(Protocol):
         """Starts the job; `leave`: it goes on when this process ends."""
 
 
-def _on_backend(request: Request, now: datetime, random: str) -> Work:
+def on_backend(request: Request, now: datetime, random: str) -> Work:
+    """A request on its backend, which nothing has been asked of yet.
+
+    Args:
+        now, random: see `plan.make_plan`.
+
+    Raises:
+        UsageError: it lacks what its backend needs.
+    """
     named = request.job.model.model_zoo if isinstance(request.job, JobSpec) else ""
     request, zoo = _with_zoo(request, os.environ)
     if request.backend == KUBERNETES:

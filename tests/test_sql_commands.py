@@ -124,6 +124,11 @@ def test_statements_of_a_file_and_of_the_standard_input(
         ([TRAIN, "--database=@edl.db"], 3, "--database: edl.db"),
         ([TRAIN, "--backend=kubernetes", "--image=a/b:1"], 2, "--models: pods do not see "),
         (
+            [TRAIN, "--backend=kubernetes", "--models=memory://x/models"],
+            2,
+            "--image_repository: required and not given",
+        ),
+        (
             [PREDICT.replace("USING", "WITH predict.probabilities=2 USING")],
             2,
             "predict.probabilities: expected True or",
@@ -350,6 +355,9 @@ def test_a_name_that_a_running_job_writes_to(
     monkeypatch.setattr("launcher.local.jobs.writer_of", lambda output, environ: "nightly")
     assert main(["sql", TRAIN]) == 2
     assert "INTO m: job nightly is training it" in capsys.readouterr().err and not Path("home/models").exists()
+    place = trained("m")
+    assert main(["models", "delete", "m", "--yes"]) == 2 and place.exists()
+    assert "edl models delete m: job nightly is training it" in capsys.readouterr().err
 
 
 def test_models_and_rows_in_a_store(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

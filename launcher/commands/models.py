@@ -10,6 +10,7 @@ from edl_allreduce.errors import UsageError, did_you_mean
 from edl_allreduce.params import format_params
 from edl_allreduce.schema import NUMBER, SchemaColumn
 from launcher.commands.arguments import boolean
+from launcher.local import jobs
 from launcher.sqlflow import models as named
 
 _MOST_CLASSES = 10  # that are shown
@@ -84,6 +85,8 @@ def models_delete(name: str, *, models: str = "", yes: str | bool = False) -> in
     --yes     do not ask
     """
     place = _existing(name, models)
+    if writer := jobs.writer_of(place, os.environ):
+        raise UsageError(f"edl models delete {name}: job {writer} is training it; edl stop {writer} ends that")
     if not boolean("yes", yes):
         if not sys.stdin.isatty():
             raise UsageError(f"edl models delete {name}: nobody is here to be asked; --yes deletes {place}")

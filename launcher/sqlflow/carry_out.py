@@ -7,6 +7,7 @@ import importlib.util
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TextIO
 
 from edl_allreduce import checkpoint
@@ -15,7 +16,7 @@ from edl_allreduce.spec import JobSpec
 from launcher import check, zoo_source
 from launcher.handle import JobHandle
 from launcher.local import jobs
-from launcher.run import run
+from launcher.run import on_backend, run
 from launcher.settings import LOCAL, Request, read_request
 from launcher.sqlflow import models, steps
 from launcher.sqlflow.plan import Plan
@@ -58,6 +59,8 @@ def carry_out(plan: Plan, doing: Doing) -> JobHandle:
     if isinstance(statement, Train):
         check_training(plan, request)
         return _train(plan, statement, doing)
+    models.schema_of(plan.models, statement.name)
+    on_backend(request, datetime.now(), "")
     with ExitStack() as stack:
         if request.launch.wait and not plan.keep_data:
             stack.callback(steps.remove, plan.rows)
@@ -75,6 +78,7 @@ def check_training(plan: Plan, request: Request) -> None:
     if models.is_trained(plan.place) and not request.job.output.overwrite:
         name = plan.statement.name
         raise UsageError(f"INTO {name}: there is such a model in {plan.models}; choose another name or add --overwrite")
+    on_backend(request, datetime.now(), "")
     model = request.job.model
     if not model.image:
         zoo = zoo_source.fetch(model.model_zoo, os.environ)
