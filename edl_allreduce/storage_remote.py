@@ -7,9 +7,11 @@ sees an object complete or not at all.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import logging
 import os
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
@@ -40,6 +42,9 @@ _NO_CONNECTION = {
     "IncompleteReadError", "ServerDisconnectedError", "TimeoutError",
 }  # fmt: skip
 _PASSING_STATUS = {408, 429, 500, 502, 503, 504, 509}
+
+MAX_REASON = 300  # characters of a foreign error; some libraries list all places where they have looked
+_PLAIN = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 Result = TypeVar("Result")
 
@@ -196,6 +201,10 @@ def _filesystem(url: str) -> AbstractFileSystem:
         raise StorageError(f"{url}: there is no storage for {_scheme(url)}://{hint}")
     if package == "gcsfs":
         return _google()
+    parameters = inspect.signature(fsspec.get_filesystem_class(_scheme(url)).__init__).parameters.values()
+    needed = [each.name for each in parameters if each.default is each.empty and each.kind is _PLAIN][1:]
+    if needed:
+        raise StorageError(f"{url}: {_scheme(url)}:// is not served: it needs more than a URL ({', '.join(needed)})")
     return fsspec.filesystem(_scheme(url), **({"use_listings_cache": False} if package else {}))
 
 
@@ -250,7 +259,7 @@ def _status(error: BaseException) -> int:
 
 def _reason(error: Exception, package: str) -> str:
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = textwrap.shorten(str(error), MAX_REASON, placeholder=" …") or type(error).__name__
     if kinds & _NO_CREDENTIALS:
         return f"no valid credentials ({said}): {_CREDENTIALS.get(package, 'see the documentation of this storage')}"
     if kinds & _NO_CONNECTION:

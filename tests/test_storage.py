@@ -9,8 +9,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import fsspec
 import pytest
 
 from edl_allreduce import storage
@@ -195,6 +196,21 @@ def test_paths() -> None:
 def test_storage_that_does_not_exist() -> None:
     with pytest.raises(StorageError, match=r"^gs3://b/x: there is no storage for gs3:// \(did you mean '(s3|gs)'\?\)$"):
         storage.read_bytes("gs3://b/x")
+
+
+def test_a_storage_that_a_url_does_not_describe_is_refused() -> None:
+    with pytest.raises(StorageError, match=r"^ftp://host/x: ftp:// is not served: it needs more than a URL \(host\)$"):
+        storage.exists("ftp://host/x")
+
+
+def test_a_long_story_of_a_library_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    def info(path: str) -> Any:
+        raise OSError("looked in here, and there\n" * 1000)
+
+    monkeypatch.setattr(fsspec.filesystem("memory"), "info", info)
+    with pytest.raises(StorageError, match=r"^memory://x: looked in here, and there looked .* …$") as raised:
+        storage.exists("memory://x")
+    assert len(str(raised.value)) < 400
 
 
 @pytest.mark.parametrize(
