@@ -19,6 +19,7 @@ import psutil
 import pytest
 from openapi_spec_validator import validate
 
+from edl_allreduce import storage
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.errors import StorageError, UsageError
 from edl_allreduce.job_folder import JobFolder
@@ -26,6 +27,7 @@ from launcher.local.ended import EndedJob
 from launcher.recorded import served
 from rendezvous.dashboard.recording import HistoryReader, find
 from rendezvous.dashboard.site import identifiers
+from tests import clouds
 from tests.dashboards import BATCH, past
 from tests.recordings import Asked, asked, done, record
 from tests.served import until
@@ -146,6 +148,23 @@ def test_an_ended_job_of_this_machine_shows_its_own_folder_with_logs(tmp_path: P
         status = server.get("/api/status")
         assert (status["phase"], status["message"]) == ("failed", "all its processes were killed")
         assert "secret" not in url
+
+
+def test_runs_in_an_object_store_beside_those_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(tmp_path / "there", "digits-1", STEPS, done(STEPS))
+    record(tmp_path / "here", "digits-1", 100, done(100))
+    with clouds.s3_server() as server:
+        url = f"{clouds.use_s3(server, monkeypatch.setenv)}/digits"
+        try:
+            storage.upload_tree(str(tmp_path / "there"), url)
+            with asked([url, tmp_path / "here"]) as runs:
+                first, second = runs.get("/api/runs")["runs"]
+                assert (first["source"], second["source"]) == (url, str(tmp_path / "here"))
+                assert (first["id"], second["id"]) == ("digits-1", "digits-1-2")
+                points = runs.get("/runs/digits-1/api/history?points=5000")["points"]
+                assert points["step"] == list(range(1, STEPS + 1))
+        finally:
+            clouds.forget()
 
 
 # What is damaged.
