@@ -243,7 +243,17 @@ def test_the_submitter_is_a_program_whatever_a_statement_holds(nasty: str, capsy
     program = ast.parse(capsys.readouterr().out)
     calls = [name_of(each) or ast.unparse(each.func) for each in ast.walk(program) if isinstance(each, ast.Call)]
     assert sorted(set(calls)) == [
-        *("database", "evaluate", "keep_statement", "predict", "remove", "rows_for_model", "to_params", "train"),
+        *(
+            "check_target",
+            "database",
+            "evaluate",
+            "keep_statement",
+            "predict",
+            "remove",
+            "rows_for_model",
+            "to_params",
+            "train",
+        ),
         *("training_rows", "write_back"),
     ]
     assert any(

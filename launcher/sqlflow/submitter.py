@@ -15,7 +15,7 @@ edl_allreduce[sql], and edl_allreduce[kubernetes] for a cluster, but neither Doc
 import launcher
 from edl_allreduce.schema import ColumnWish
 from launcher.sqlflow import steps
-from launcher.sqlflow.write_back import write_back
+from launcher.sqlflow.write_back import check_target, write_back
 
 database = steps.database()
 '''
@@ -58,12 +58,13 @@ def _train(plan: Plan, statement: Train) -> list[str]:
 
 def _predict(plan: Plan, statement: Predict) -> list[str]:
     flags = {**plan.flags, **plan.data_flags("", ""), "data": _Code("rows.data")}
-    words = [statement.select, statement.table, statement.column, plan.predictions, _Code("rows")]
-    telling = {"probabilities": plan.probabilities, "tell": _Code("steps.tell")}
+    target, rows = (statement.select, statement.table, statement.column), _Code("rows")
+    asked = {"probabilities": plan.probabilities}
     return [
         _rows(plan, {"into": statement.table}),
+        _call("check_target", (*target, rows), asked),
         _call("job = launcher.predict", (), flags),
-        _call("write_back", words, telling),
+        _call("write_back", (*target, plan.predictions, rows), {**asked, "tell": _Code("steps.tell")}),
     ]
 
 
