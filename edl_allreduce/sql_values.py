@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime
 import decimal
 import uuid
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 Cell: TypeAlias = int | float | str | bytes | None
 
 _INT64_RANGE = range(-(1 << 63), 1 << 63)
 _EPOCH = datetime.datetime(1970, 1, 1)
+_EPOCH_DAY = _EPOCH.toordinal()
 _MICROSECOND = datetime.timedelta(microseconds=1)
 
 # A subclass stands before its class.
@@ -30,6 +32,10 @@ _TYPES: tuple[tuple[type, str], ...] = (
     (memoryview, "blob"),
 )
 _EXACT = dict(_TYPES)
+_QUICK: dict[type, Callable[[Any], Cell]] = {
+    decimal.Decimal: float,
+    datetime.date: lambda day: day.toordinal() - _EPOCH_DAY,
+}
 
 
 def type_name(kind: type) -> str:
@@ -61,6 +67,12 @@ def plain(value: Any) -> Cell:
         kind = type(value).__name__
         raise TypeError(f"a value of type {kind} has no place in a tf.Example; leave it out, or CAST it in the SELECT")
     return number
+
+
+def plain_all(values: Sequence[Any], kind: type) -> list[Cell]:
+    """`plain` of values that are all of one class, or None."""
+    convert = _QUICK.get(kind, plain)
+    return [None if value is None else convert(value) for value in values]
 
 
 def _time(value: Any) -> int | None:

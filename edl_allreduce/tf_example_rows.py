@@ -10,6 +10,7 @@ from edl_allreduce.errors import DataError
 
 # Tags of length-delimited fields (tf_example.proto). Both messages of a map's entry have fields 1 and 2.
 _FIRST, _SECOND = b"\x0a", b"\x12"
+_VARINT_BITS, _VARINT_BYTES = np.uint64(7), 10
 _KINDS = {"bytes": b"\x0a", "float": b"\x12", "int64": b"\x1a"}
 
 
@@ -41,15 +42,11 @@ def _entries(name: str, kind: str, values: Sequence[int | float | bytes | None])
     """A column's part of each row: the entry of the map of features, or nothing."""
     key = _sized(_FIRST, name.encode())
     known: dict[int | float | bytes | None, bytes] = {None: b""}
-    if kind == "float":
-        return _floats(name, key, values)
+    if kind != "bytes":
+        return _floats(name, key, values) if kind == "float" else _wholes(name, key, values)
     for value in set(values) - {None}:
-        if isinstance(value, bytes):
-            payload = _sized(_FIRST, value)
-        else:
-            assert isinstance(value, int)
-            payload = _sized(_FIRST, _whole(name, value))
-        known[value] = _entry(key, kind, payload)
+        assert isinstance(value, bytes)
+        known[value] = _entry(key, kind, _sized(_FIRST, value))
     return [known[value] for value in values]
 
 
@@ -66,6 +63,23 @@ def _floats(name: str, key: bytes, values: Sequence[int | float | bytes | None])
     return [b"" if value is None else begin + raw[4 * i : 4 * i + 4] for i, value in enumerate(values)]
 
 
+def _wholes(name: str, key: bytes, values: Sequence[int | float | bytes | None]) -> list[bytes]:
+    """All entries with numbers of as many bytes begin alike."""
+    try:
+        numbers = np.array([0 if value is None else value for value in values], np.int64).view(np.uint64)
+    except OverflowError:
+        wrong = next(value for value in values if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63)
+        raise DataError(f"feature {name!r}: {wrong} does not fit in 64 bits with a sign") from None
+    groups = numbers[:, None] >> (_VARINT_BITS * np.arange(_VARINT_BYTES, dtype=np.uint64))
+    raw = ((groups & np.uint64(0x7F)) | np.where(groups >= 0x80, 0x80, 0).astype(np.uint64)).astype(np.uint8).tobytes()
+    sizes = np.maximum(1, np.count_nonzero(groups, axis=1)).tolist()
+    begins = [_entry(key, "int64", _sized(_FIRST, b"\0" * size))[: -size or None] for size in range(_VARINT_BYTES + 1)]
+    return [
+        b"" if value is None else begins[size] + raw[place : place + size]
+        for value, size, place in zip(values, sizes, range(0, len(raw), _VARINT_BYTES), strict=True)
+    ]
+
+
 def _entry(key: bytes, kind: str, payload: bytes) -> bytes:
     feature = _sized(_KINDS[kind], payload)
     return _sized(_FIRST, key + _sized(_SECOND, feature))
@@ -73,12 +87,6 @@ def _entry(key: bytes, kind: str, payload: bytes) -> bytes:
 
 def _sized(tag: bytes, content: bytes) -> bytes:
     return tag + _varint(len(content)) + content
-
-
-def _whole(name: str, value: int) -> bytes:
-    if not -(1 << 63) <= value < 1 << 63:
-        raise DataError(f"feature {name!r}: {value} does not fit in 64 bits with a sign")
-    return _varint(value & 0xFFFFFFFFFFFFFFFF)
 
 
 def _varint(number: int) -> bytes:

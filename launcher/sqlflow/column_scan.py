@@ -19,7 +19,7 @@ from edl_allreduce.schema import (
     ColumnWish,
     SchemaColumn,
 )
-from edl_allreduce.sql_values import as_text, plain, type_name
+from edl_allreduce.sql_values import as_text, plain, plain_all, type_name
 from edl_allreduce.table import MAX_CLASSES
 
 Feature = int | float | bytes | None
@@ -118,8 +118,7 @@ class ColumnScan:
         return self._wish.kind or {"text": VOCABULARY, "blob": HASH}.get(found, NUMBER)
 
     def _see_numbers(self, cells: Sequence[Any]) -> Sequence[Feature]:
-        kinds = set(map(type, cells))
-        made: list[Any] = list(cells) if kinds <= {int, float, type(None)} else [self._number(cell) for cell in cells]
+        made = self._plain_numbers(cells)
         values = np.array([math.nan if value is None else value for value in made], np.float64)
         missing = np.isnan(values)
         for row in np.flatnonzero(np.isinf(values))[:1]:
@@ -144,6 +143,14 @@ class ColumnScan:
             if isinstance(value, float) and not _in_64_bits(np.array(value)):
                 self._refuse(row, f"{value!r} does not fit in 64 bits; CAST it in the SELECT")
         return [None if value is None else int(value) for value in made]
+
+    def _plain_numbers(self, cells: Sequence[Any]) -> list[Any]:
+        kinds = set(map(type, cells)) - {type(None)}
+        if kinds <= {int, float}:
+            return list(cells)
+        if len(kinds) == 1 and not kinds & {str, bytes}:
+            return list(plain_all(cells, *kinds))
+        return [self._number(cell) for cell in cells]
 
     def _number(self, value: Any) -> float | int | None:
         cell = plain(value)
