@@ -1,1 +1,1 @@
-"""Statements such as SELECT … TRAIN … INTO …, as SQLFlow has them: from a table to a trained model, and back into one."""
+"""Statements such as SELECT … TRAIN … INTO …, as SQLFlow has them: from a table to a model, and back into a table."""

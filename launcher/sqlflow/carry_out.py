@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TextIO
 
 from edl_allreduce import checkpoint
-from edl_allreduce.errors import UsageError
+from edl_allreduce.errors import EdlError, UsageError
 from edl_allreduce.spec import JobSpec
 from launcher import check, zoo_source
 from launcher.handle import JobHandle
@@ -94,8 +94,9 @@ def _train(plan: Plan, statement: Train, doing: Doing) -> JobHandle:
     try:
         handle = _trained(plan, statement, doing)
     except BaseException:
-        if not plan.keep_data and not checkpoint.newest(plan.place):  # else it can go on, with these rows
-            steps.remove(plan.rows)
+        with suppress(EdlError):  # what went wrong first is what is told
+            if not plan.keep_data and not checkpoint.newest(plan.place):  # else it can go on, with these rows
+                steps.remove(plan.rows)
         raise
     if handle.exit_code == 0 and not plan.keep_data:
         steps.remove(plan.rows)
