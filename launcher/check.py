@@ -13,7 +13,7 @@ from edl_allreduce import records
 from edl_allreduce.errors import StorageError, UsageError, did_you_mean
 from edl_allreduce.job_folder import RUNS
 from edl_allreduce.spec import JobSpec, ModelSpec, OutputSpec
-from edl_allreduce.task_spec import Job, PredictSpec, TaskSpec
+from edl_allreduce.task_spec import EvaluateSpec, Job, PredictSpec, TaskSpec
 from launcher.declared import declared_names
 
 TENSORBOARD = "tensorboard"
@@ -53,7 +53,10 @@ def check_tasks(job: TaskSpec) -> None:
         there = "has no trained_model.pb" if storage.exists(url) else "does not exist"
         raise UsageError(f"--trained_model: {url} {there}; expected the output of a finished `edl train`")
     check_data(job.data.data)
-    if isinstance(job, PredictSpec):
+    if isinstance(job, EvaluateSpec):
+        check_figures(job.output.output)
+    else:
+        check_folder(job.output.output)
         check_predictions(job)
         if job.output.output_format == "parquet" and importlib.util.find_spec("pyarrow") is None:
             raise UsageError("--output_format=parquet: needs pyarrow: pip install 'edl_allreduce[parquet]'")
@@ -129,20 +132,45 @@ def check_output(output: OutputSpec) -> None:
     from edl_allreduce import bundle, checkpoint, storage
 
     url = output.output
-    folder = Path(url.removeprefix("file://")).expanduser()
-    local = not storage.is_remote(url)
-    if local and folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output: {url} is a file; choose a folder")
+    check_folder(url)
     there = set(storage.names_in(url) or ()) - {checkpoint.FOLDER, TENSORBOARD, RUNS, *OF_SQL}  # these stay
     if bundle.MESSAGE not in there:  # written last: without it the others are what a killed job has left
         there -= {bundle.PARAMS, bundle.CODE, bundle.SPEC, bundle.BUNDLE, bundle.KERAS}
         there = {name for name in there if not storage.is_temporary(name)}
     if there and not output.overwrite:
         raise UsageError(f"--output: {url} already exists; choose another folder or add --overwrite")
-    if local:
-        above = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-            raise UsageError(f"--output: {url} cannot be made: {above} is not a folder that this user may write to")
+
+
+def check_folder(url: str) -> None:
+    """Refuses an output that is a file of this machine, or a folder that cannot be made or written to here."""
+    from edl_allreduce import storage
+
+    folder = Path(url.removeprefix("file://")).expanduser().absolute()
+    if storage.is_remote(url):
+        return
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output: {url} is a file; choose a folder")
+    _check_writable(url, folder)
+
+
+def check_figures(url: str) -> None:
+    """Refuses an output for figures that is a folder, or a file that cannot be made here."""
+    from edl_allreduce import storage
+
+    file = Path(url.removeprefix("file://")).expanduser().absolute()
+    if not url or storage.is_remote(url):
+        return
+    if file.is_dir():
+        raise UsageError(
+            f"--output: {url} is a folder; figures go to a file, such as {storage.join(url, 'figures.json')}"
+        )
+    _check_writable(url, file.parent)
+
+
+def _check_writable(url: str, folder: Path) -> None:
+    above = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"--output: {url} cannot be made: {above} is not a folder that this user may write to")
 
 
 def check_resume(job: JobSpec) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from edl_allreduce import task_spec
 from edl_allreduce.errors import ModelError, StorageError, UsageError
 from edl_allreduce.spec import JobSpec, OutputSpec
+from edl_allreduce.task_spec import EvaluateSpec, PredictSpec
 from launcher.check import check, check_data, check_model, check_output, check_packages
 from launcher.declared import declared_names
 
@@ -156,6 +158,25 @@ def test_an_output_that_holds_something_is_kept(tmp_path: Path) -> None:
         check_output(OutputSpec(str(file), overwrite=True))
     with pytest.raises(UsageError, match=r"^--output: .* cannot be made: .*file is not a folder"):
         check_output(OutputSpec(str(file / "below")))
+
+
+def test_predictions_and_figures_have_a_place_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "trained_model.pb").touch()
+    (tmp_path / "a.recordio").touch()
+    given = {"trained_model": str(tmp_path / "model"), "data": str(tmp_path / "a.recordio")}
+    file, below = tmp_path / "a.recordio", tmp_path / "a.recordio" / "below"
+    for output, problem in ((file, "is a file; choose a folder"), (below, "cannot be made: .*a.recordio is not a")):
+        with pytest.raises(UsageError, match=f"^--output: {output} {problem}"):
+            check(task_spec.from_flags(PredictSpec, given | {"output": str(output)}))
+    for output, problem in (
+        (tmp_path, "is a folder; figures go to a file"),
+        (below, "cannot be made: .*a.recordio is"),
+    ):
+        with pytest.raises(UsageError, match=f"^--output: {output} {problem}"):
+            check(task_spec.from_flags(EvaluateSpec, given | {"output": str(output)}))
+    for allowed in ("", "new/figures.json", str(file)):
+        check(task_spec.from_flags(EvaluateSpec, given | {"output": allowed}))
 
 
 def test_what_a_killed_job_has_left_is_no_obstacle(tmp_path: Path) -> None:
