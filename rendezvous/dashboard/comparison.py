@@ -45,11 +45,12 @@ def figures_of(status: pb.Status) -> dict[str, float | None]:
     """What a run has come to, by name; durations in seconds."""
     goodput = status.goodput
     seconds = status.training_seconds or status.seconds
+    records = goodput.records or (status.work.records_done if status.job != "train" else 0)
     newest = status.epochs or status.evaluations
     told = {
         **({"steps": status.position.step} if status.position.step else {}),
         "seconds": seconds,
-        **({"records_per_second": goodput.records / seconds} if seconds and goodput.records else {}),
+        **({"records_per_second": records / seconds} if seconds and records else {}),
         **({"goodput": goodput.useful_seconds / goodput.wall_seconds} if goodput.wall_seconds else {}),
         **({"rounds": status.round} if status.round else {}),
         **(dict(newest[-1].values) if newest else {}),

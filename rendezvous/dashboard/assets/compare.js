@@ -1,8 +1,8 @@
 // The page that compares recorded runs: which there are, their curves over each other, their settings and figures.
 
-import { Refused, get, giveToken, takeToken } from "./api.js";
+import { get, takeToken } from "./api.js";
 import { Chart, join } from "./chart.js";
-import { wireTheme } from "./controls.js";
+import { lock, wireTheme } from "./controls.js";
 import { byId, fill, h, say, scroller } from "./dom.js";
 import { clock, count, figure, many, moment, percent } from "./format.js";
 import { metrics, rates, told } from "./series.js";
@@ -241,20 +241,8 @@ function labels(runs) {
   return new Map(runs.map((run, index) => [run.id, names[index].slice(runs.length > 1 ? same : 0).join("-")]));
 }
 
-function lock(error) {
-  const wrong = error.status === 401;
-  say(byId("word"), wrong ? "Locked" : "Not readable");
-  say(byId("text"), wrong ? "" : error.message);
-  byId("locked").hidden = !wrong;
-  byId("unlock").addEventListener("submit", (event) => {
-    event.preventDefault();
-    giveToken(byId("token").value.trim());
-    location.reload();
-  });
-}
-
 takeToken();
 addEventListener("hashchange", () => takeToken() && location.reload());
 get("runs")
   .then((answer) => new Comparison(answer.runs.sort((one, other) => other.began - one.began)).show())
-  .catch((error) => lock(error instanceof Refused ? error : { status: 0, message: error.message }));
+  .catch(lock);

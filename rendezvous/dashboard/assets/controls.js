@@ -1,7 +1,7 @@
 // What those who hold the token can do: scale, checkpoint, stop; and the choice of colours.
 
-import { post } from "./api.js";
-import { byId, fill, h } from "./dom.js";
+import { giveToken, post } from "./api.js";
+import { byId, fill, h, say } from "./dom.js";
 import { many } from "./format.js";
 
 const TOAST_MS = 6000;
@@ -54,6 +54,21 @@ export function wireControls(status) {
       ? "All workers finish their step, one writes a checkpoint, and the job ends. The same command goes on from there."
       : "The job ends; what is done of it so far is not written.";
     dialog("Stop", h("p", {}, text), () => ask("stop", { reason: "stopped from the dashboard" }, "The job is being stopped"), "danger");
+  });
+}
+
+/** Shows nothing but why, and a field for the token if that is what is missing. */
+export function lock(error) {
+  const wrong = error.status === 401;
+  document.body.dataset.level = wrong ? "idle" : "bad";
+  say(byId("word"), wrong ? "Locked" : "Refused");
+  say(byId("text"), wrong ? "" : error.message);
+  byId("content").hidden = true;
+  byId("locked").hidden = !wrong;
+  byId("unlock").addEventListener("submit", (event) => {
+    event.preventDefault();
+    giveToken(byId("token").value.trim());
+    location.reload();
   });
 }
 

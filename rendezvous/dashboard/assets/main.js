@@ -1,7 +1,7 @@
 // The page: asks the API for what there is, listens to what changes, and says honestly when it hears nothing.
 
-import { Refused, get, giveToken, stream, takeToken } from "./api.js";
-import { toast, wireControls, wireTheme } from "./controls.js";
+import { Refused, get, stream, takeToken } from "./api.js";
+import { lock, toast, wireControls, wireTheme } from "./controls.js";
 import { Curves } from "./curves.js";
 import { byId, fill, h, say } from "./dom.js";
 import { clock } from "./format.js";
@@ -197,24 +197,10 @@ class Page {
   }
 }
 
-function lock(error) {
-  const wrong = error.status === 401;
-  document.body.dataset.level = wrong ? "idle" : "bad";
-  say(byId("word"), wrong ? "Locked" : "Refused");
-  say(byId("text"), wrong ? "" : error.message);
-  say(byId("link"), "");
-  byId("content").hidden = true;
-  byId("locked").hidden = !wrong;
-  byId("unlock").addEventListener("submit", (event) => {
-    event.preventDefault();
-    giveToken(byId("token").value.trim());
-    location.reload();
-  });
-}
-
 takeToken();
 addEventListener("hashchange", () => takeToken() && location.reload());
 new Page().run().catch((error) => {
-  if (error instanceof Refused) lock(error);
-  else throw error;
+  if (!(error instanceof Refused)) throw error;
+  lock(error);
+  say(byId("link"), "");
 });

@@ -161,7 +161,7 @@ export class Events {
   show() {
     const box = byId("events");
     const parts = panel("events", "Events", `${count(this.events.length)}, the newest first`);
-    if (!this.events.length) return fill(box, parts, nothing("Nothing has happened yet."));
+    if (!this.events.length) return fill(box, parts, nothing("No events so far."));
     const newest = this.events.slice(-this.shown).reverse();
     const rows = newest.map(({ line }) => h("li", {}, line.time ? h("time", { datetime: new Date(1000 * line.time).toISOString() }, moment(line.time)) : h("time", {}, "–"), h("span", {}, words(line))));
     const more = this.events.length > this.shown ? h("button", { type: "button", class: "more", on: { click: () => { this.shown *= 5; this.show(); } } }, "Show earlier events") : null;

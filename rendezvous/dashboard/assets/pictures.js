@@ -78,7 +78,7 @@ export class Pictures {
     const smooth = rates(points, window);
     const series = [
       { label: "points", hidden: true, fill: this.curves.trains ? "c2-fill" : null },
-      { label: "all workers", colour: "c2", width: 1.75 },
+      { label: "all workers", colour: "c2", width: 1.75, points: !this.curves.trains },
     ];
     const setup = { title: "Throughput", unit: "records / s", zero: true, format: (value) => figure(value >= 100 ? Math.round(value) : value), series };
     this.chart("rate", setup, [points[this.curves.by], points.records_per_second, smooth]);
