@@ -32,7 +32,7 @@ def encode(row: Sequence[Any]) -> bytes:
 
 def decode(record: bytes) -> list[Any]:
     """The row as it was; whole seconds and smaller parts of an interval are kept, its months are days."""
-    row: list[Any] = json.loads(record)
+    row: list[Any] = json.loads(record.decode())
     return [_read(value) if isinstance(value, dict) else value for value in row]
 
 

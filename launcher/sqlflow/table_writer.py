@@ -71,7 +71,11 @@ class TableWriter:
         self.run(f"ALTER TABLE {self.name(table)} ADD COLUMN {self._source.quote(column.name)} {kind}")
 
     def insert(self, table: str, columns: Sequence[str], rows: Rows) -> int:
-        """Inserts rows in batches; returns how many."""
+        """Inserts rows; returns how many."""
+        if self._source.engine.dialect.driver == "psycopg":
+            return self._copy(
+                f"COPY {self.name(table)} ({', '.join(map(self._source.quote, columns))}) FROM STDIN", rows
+            )
         fields = [sa.column(sa.quoted_name(name, True)) for name in columns]
         schema = self._schema and sa.quoted_name(self._schema, True)
         into = sa.table(sa.quoted_name(table, True), *fields, schema=schema)
@@ -81,4 +85,16 @@ class TableWriter:
         while batch := [dict(zip(places, row, strict=True)) for row in islice(rows, _BATCH_ROWS)]:
             self.connection.execute(statement, batch)
             count += len(batch)
+        return count
+
+    def _copy(self, statement: str, rows: Rows) -> int:
+        """PostgreSQL's own way, several times as fast."""
+        count, errors = 0, self._source.engine.dialect.loaded_dbapi.Error
+        try:
+            with self.connection.connection.cursor() as cursor, cursor.copy(statement) as copying:
+                for row in rows:
+                    copying.write_row(row)
+                    count += 1
+        except errors as error:
+            raise sa.exc.DBAPIError.instance(statement, None, error, errors) from None
         return count

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from edl_allreduce import recordio
@@ -171,14 +171,16 @@ def _update(
     """The predictions go into a temporary table with the key, and from there into the target's columns at once."""
     q, name, temporary = source.quote, writer.name(target), f"edl_predicted_{secrets.token_hex(4)}"
     keys, values = [f"k{number}" for number in range(len(key))], [f"v{number}" for number in range(len(columns))]
-    wanted = zip([*key, *(column.name for column in columns)], [*keys, *values], strict=True)
-    taken = ", ".join(f"{q(each)} AS {alias}" for each, alias in wanted)
+    taken = ", ".join(f"{q(each)} AS {alias}" for each, alias in zip(key, keys, strict=True))
     last = " ON COMMIT DROP" if source.backend == "postgresql" else ""
     writer.run(f"CREATE TEMPORARY TABLE {temporary}{last} AS SELECT {taken} FROM {name} WHERE 1 = 0")
+    filled = TableWriter(source, writer.connection, None)
+    for column, alias in zip(columns, values, strict=True):
+        filled.add(temporary, replace(column, name=alias))
     index = f"temp.{temporary}_i" if source.backend == "sqlite" else f"{temporary}_i"
     writer.run(f"CREATE UNIQUE INDEX {index} ON {temporary} ({', '.join(keys)})")
     try:
-        TableWriter(source, writer.connection, None).insert(temporary, [*keys, *values], rows)
+        filled.insert(temporary, [*keys, *values], rows)
     except sa.exc.IntegrityError as error:
         if "NULL" in str(error.orig).upper():
             raise
