@@ -36,10 +36,9 @@ FAULTS = 200
 chaos: $(VENV)/.dev $(DIGITS)/.made ## a storm of FAULTS=200 over a real job, by SEED=…, and the proof that nothing was lost (half an hour)
 	@$(PY) -m tests.chaos --faults=$(FAULTS) $(SEED:%=--seed=%) --data='$(DIGITS)/train/*.recordio'
 
-bench: $(VENV)/.dev $(DIGITS)/.made ## the measurements of benchmarks/, one after the other
-	@ls benchmarks/*.py >/dev/null
-	@for script in benchmarks/*.py; do echo "==> $$script"; $(PY) "$$script" || exit 1; done
-	@echo "==> benchmarks.elasticity" && $(PY) -m benchmarks.elasticity
+bench: $(VENV)/.dev $(DIGITS)/.made ## a look at every measurement of benchmarks/; each by itself measures more (docs/performance.md)
+	@for script in benchmarks/*.py; do echo "==> $$script"; $(PY) "$$script" --short || exit 1; done
+	@echo "==> benchmarks.elasticity" && $(PY) -m benchmarks.elasticity --repeats=2 --peers=
 
 clean: ## remove what these commands made here (the Horovod cache stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,31 +1,34 @@
 """What a checkpoint costs the training thread: how long `save` holds it up, and how much longer the steps then take.
 
 The step is the real one (forward, backward, Horovod's reduction in a ring of one, Adam) of a dense model. With Adam, a
-checkpoint is three times as large as the model. Prints the figures and writes them to OUTPUT/checkpoint.json.
+checkpoint is three times as large as the model."""
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import queue
 import statistics
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # it may be started as a file
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import fire
 import keras
 import tensorflow as tf
 
+from benchmarks.common import plots
+from benchmarks.common.command import run
+from benchmarks.common.report import Report
+from benchmarks.common.summary import Summary, summary
 from edl_allreduce.checkpoint import Origin
 from edl_allreduce.contracts.base import Input, TrainingModel
 from edl_allreduce.position import Position
@@ -36,35 +39,46 @@ from edl_allreduce.worker.step import TrainStep
 
 LAYERS = 4
 TICK_SECONDS = 0.002  # of the thread that notices when Python's lock is held for long
+LARGEST = 5000  # MB of weights to be written for one size, about
+BLOCKED, MOST_BLOCKED = "save(), % of a step", 5.0
 STEPS = 7  # without a checkpoint, before each one
 
 
 def measure(
-    megabytes: Sequence[float] = (10, 100), batch: int = 128, checkpoints: int = 10, output: str = "out/checkpoint"
+    megabytes: tuple[float, ...] = (10.0, 100.0, 1000.0),
+    batch: int = 128,
+    checkpoints: int = 10,
+    short: bool = False,
+    output: str = "out/checkpoint",
 ) -> None:
     """Runs the benchmark.
 
     Args:
         megabytes: sizes of the model's weights.
         batch: records per step.
-        checkpoints: how many are written for each size.
+        checkpoints: how many are written for each size; fewer of large ones, but at least 3.
+        short: a look at it: 10 MB, three times.
         output: folder for results.
     """
+    if short:
+        megabytes, checkpoints = (10.0,), 3
+    report = Report("checkpoint", output, megabytes=megabytes, batch=batch, checkpoints=checkpoints)
     ring = Ring("127.0.0.1", spared=0)
     ring.join()
-    result: dict[str, Any] = {
-        "machine": {"cores": os.cpu_count(), "load": os.getloadavg()[0], "platform": platform.platform()},
-        "versions": {name: version(name) for name in ("horovod", "keras", "numpy")},
-        "batch": batch,
-    }
+    blocked: list[tuple[float, float]] = []
     for size in megabytes:
-        result[f"{size:g} MB"] = figures = _measure(size, batch, checkpoints)
-        print(f"a model of {size:g} MB")
-        for name, value in figures.items():
-            print(f"  {name}: {value}")
+        figures = _measure(size, batch, max(3, min(checkpoints, int(LARGEST / size))))
+        report.table(f"a model of {size:g} MB", [{"what": name, "value": each} for name, each in figures.items()])
+        blocked.append((size, figures[BLOCKED].median))
+        report.goal(f"{size:g} MB: save(), % of a step", figures[BLOCKED].median, MOST_BLOCKED, most=True)
     ring.leave()
-    Path(output).mkdir(parents=True, exist_ok=True)
-    Path(output, "checkpoint.json").write_text(json.dumps(result, indent=2) + "\n")
+    report.close(partial(_panel, blocked))
+
+
+def _panel(blocked: Sequence[tuple[float, float]], axes: Any) -> None:
+    plots.lines(axes, {"save()": blocked})
+    axes.set(xlabel="MB of weights", ylabel="% of a step")
+    plots.title(axes, "A checkpoint holds the training thread up")
 
 
 class Ticker(threading.Thread):
@@ -110,7 +124,7 @@ class Run:
     late: float
 
 
-def _measure(megabytes: float, batch: int, checkpoints: int) -> dict[str, Any]:
+def _measure(megabytes: float, batch: int, checkpoints: int) -> dict[str, Summary]:
     units = int((megabytes * 1e6 / 4 / LAYERS) ** 0.5)
     step = _make_step(units)
     sample = tf.random.normal([batch, units]), tf.random.normal([batch, 1])
@@ -129,22 +143,22 @@ def _measure(megabytes: float, batch: int, checkpoints: int) -> dict[str, Any]:
         runs = [_run(step, checkpointer, number, seconds, done) for number in range(checkpoints + 1)][1:]
         checkpointer.close()
 
-    def median(value: Callable[[Run], float], digits: int = 2) -> float:
-        return round(statistics.median(value(run) for run in runs), digits)
+    def median(value: Callable[[Run], float]) -> Summary:
+        return summary(value(run) for run in runs)
 
     return {
-        "bytes of a checkpoint": runs[0].done.bytes,
-        "step, ms": median(lambda run: 1e3 * run.usual),
-        "save() holds the training thread up, ms": median(lambda run: 1e3 * run.done.blocked_seconds),
-        "save(), % of a step": median(lambda run: 100 * run.done.blocked_seconds / run.usual),
+        "MB of a checkpoint": median(lambda run: run.done.bytes / 1e6),
+        "step, ms": median(lambda one: 1e3 * one.usual),
+        "save() holds the training thread up, ms": median(lambda one: 1e3 * one.done.blocked_seconds),
+        BLOCKED: median(lambda run: 100 * run.done.blocked_seconds / run.usual),
         "the step after a capture is longer by (nothing is written), % of a step": median(
-            lambda run: 100 * run.held / run.usual, 1
+            lambda run: 100 * run.held / run.usual
         ),
-        "the step after save() is longer by, % of a step": median(lambda run: 100 * run.first / run.usual, 1),
+        "the step after save() is longer by, % of a step": median(lambda run: 100 * run.first / run.usual),
         "all steps while it is written are longer by, steps": median(lambda run: run.all / run.usual),
-        "until it is complete, s": median(lambda run: run.done.seconds, 3),
-        "a thread of Python is late, ms": median(lambda run: 1e3 * run.late),
-        "without a checkpoint, ms": median(lambda run: 1e3 * run.late_before),
+        "until it is complete, s": median(lambda run: run.done.seconds),
+        "a thread of Python is late, ms": median(lambda one: 1e3 * one.late),
+        "without a checkpoint, ms": median(lambda one: 1e3 * one.late_before),
     }
 
 
@@ -186,4 +200,4 @@ def _make_step(units: int) -> TrainStep:
 
 
 if __name__ == "__main__":
-    fire.Fire(measure)
+    run(measure)

@@ -53,7 +53,7 @@ def measure(
         precision: as --mixed_precision of a job; empty for 32 bits.
         steps: of one measurement.
         repeats: measurements of each number of workers.
-        cpu: measure on this machine's cores: 8 images of 64 x 64, 10 classes, 32 bits, 3 steps.
+        cpu: measure on this machine's cores: 4 images of 32 x 32, 10 classes, 32 bits, 2 steps.
         histories: of jobs that have trained, joined by commas, instead of measuring anything here.
         short: a look at it: two measurements.
         output: folder for results.
@@ -65,7 +65,7 @@ def measure(
         report.close(partial(_panel, {"jobs": rates}))
         return
     if cpu:
-        batch, image_size, classes, precision, steps = 8, 64, 10, "", 3
+        batch, image_size, classes, precision, steps = 4, 32, 10, "", 2
     repeats = 2 if short else repeats
     report = Report("gpu", output, batch=batch, image_size=image_size, precision=precision, steps=steps, cpu=cpu)
     places = len(os.sched_getaffinity(0)) if cpu else len(list(GPUS.iterdir()))
