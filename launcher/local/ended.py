@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edl_allreduce import task_spec
-from edl_allreduce.errors import EdlError, JobFailed, UsageError
+from edl_allreduce.errors import EdlError, JobFailed
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.spec import JobSpec
-from edl_allreduce.task_spec import Job
 from launcher import history
-from launcher.handle import JobHandle, error_of
+from launcher.handle import error_of
 from launcher.local import logs
+from launcher.local.folder import JobWithFolder, spec_of
 from launcher.local.way import final_status, how_it_ended
 from launcher.recorded import served
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 KEPT = 20  # of the newest rounds, evaluations and epochs
 
 
-class EndedJob(JobHandle):
+class EndedJob(JobWithFolder):
     """A job of which no process is left.
 
     Args:
@@ -32,22 +32,6 @@ class EndedJob(JobHandle):
 
     def __init__(self, folder: JobFolder) -> None:
         self._files = folder
-
-    @property
-    def name(self) -> str:
-        return self._files.name
-
-    @property
-    def logs_hint(self) -> str:
-        return f"logs in {self._files.logs}"
-
-    @property
-    def output(self) -> str:
-        return output_of(self._files)
-
-    @property
-    def record(self) -> str:
-        return str(self._files.path)
 
     @property
     def exit_code(self) -> int:
@@ -90,20 +74,6 @@ class EndedJob(JobHandle):
 
     def _error(self) -> EdlError | None:
         return error_of(self.status(), self.name, self.logs_hint)
-
-
-def spec_of(folder: JobFolder) -> Job | None:
-    """What the job was to do; None when that cannot be read (any more)."""
-    try:
-        return task_spec.from_json(folder.spec.read_text(encoding="utf-8"))
-    except (OSError, ValueError, UsageError):
-        return None
-
-
-def output_of(folder: JobFolder) -> str:
-    """Where the job's result is, or was to be."""
-    spec = spec_of(folder)
-    return spec.output.output if spec else ""
 
 
 def last_status(folder: JobFolder) -> Status:

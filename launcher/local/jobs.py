@@ -20,7 +20,8 @@ from edl_allreduce.processes import runs as process_runs
 from launcher.client import POLL_SECONDS, Client
 from launcher.followed import AWAY
 from launcher.handle import KILLED, JobHandle, JobSummary
-from launcher.local.ended import EndedJob, output_of, spec_of
+from launcher.local.ended import EndedJob
+from launcher.local.folder import output_of, spec_of
 from launcher.local.process import Attached
 from launcher.local.runner import LocalJob
 from launcher.local.way import LocalWay

@@ -19,7 +19,7 @@ from launcher import history
 from launcher.followed import AWAY, FollowedJob
 from launcher.handle import with_message
 from launcher.local import logs
-from launcher.local.ended import output_of
+from launcher.local.folder import JobWithFolder
 from launcher.local.plan import Plan
 from launcher.local.process import Leader, spawn, tail
 from launcher.local.way import LocalWay, final_status, how_it_ended
@@ -51,7 +51,7 @@ def start(plan: Plan, detach: bool = False) -> LocalJob:
     return job
 
 
-class LocalJob(FollowedJob):
+class LocalJob(JobWithFolder, FollowedJob):
     """A job on this machine. It is followed from `begin` on.
 
     Args:
@@ -69,22 +69,6 @@ class LocalJob(FollowedJob):
         if not self._files.address.exists():
             self._publish(with_message(self.status(), "indexing the data"))
         self._start_following(self._reap)
-
-    @property
-    def name(self) -> str:
-        return self._files.name
-
-    @property
-    def logs_hint(self) -> str:
-        return f"logs in {self._files.logs}"
-
-    @property
-    def output(self) -> str:
-        return output_of(self._files)
-
-    @property
-    def record(self) -> str:
-        return str(self._files.path)
 
     @property
     def page(self) -> str:
