@@ -1,7 +1,7 @@
 """What a checkpoint costs the training thread: how long `save` holds it up, and how much longer the steps then take.
 
 The step is the real one (forward, backward, Horovod's reduction in a ring of one, Adam) of a dense model. With Adam, a
-checkpoint is three times as large as the model."""
+checkpoint is three times as large as the model.
 """
 
 from __future__ import annotations
