@@ -111,6 +111,33 @@ def test_each_run_has_its_own_api_behind_the_same_token(all: Asked) -> None:
     assert all.ask("/runs/nobody/api/job")[0] == 404
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/runs/digits-1//api/job",
+        "/runs//digits-1/api/job",
+        "//api/runs",
+        "/api//runs",
+        "/runs/digits-1/../digits-1/api/job",
+        "/runs/digits-1%2Fapi/job",
+        "/runs/digits-1/%61pi/job",
+        "/runs/digits-1/assets/../../../spec.json",
+    ],
+)
+def test_no_other_spelling_of_a_path_leads_past_the_token(all: Asked, path: str) -> None:
+    assert all.ask(path, token="")[0] in (401, 404)
+
+
+def test_it_answers_to_its_own_names_only(all: Asked) -> None:
+    connection = http.client.HTTPConnection(urlsplit(all.url).netloc, timeout=20)
+    connection.request("GET", "/", headers={"Host": "stranger.example"})
+    assert connection.getresponse().status == 421
+    connection.close()
+    connection.request("GET", "/")
+    assert "default-src 'none'" in connection.getresponse().headers["content-security-policy"]
+    connection.close()
+
+
 def test_what_a_killed_run_has_come_to_follows_from_its_history(all: Asked) -> None:
     status = all.get("/runs/digits-2/api/status")
     assert (status["position"]["step"], status["position"]["epoch"], status["round"]) == (700, 1, 2)
