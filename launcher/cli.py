@@ -1,91 +1,34 @@
-"""The command line `edl`: finds the command, lets Fire call it, turns every error into one line and an exit code."""
+"""The command line `edl`: turns every error into one line and an exit code."""
 
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from edl_allreduce.errors import EdlError, UsageError, did_you_mean
-from launcher.commands.arguments import normalise
-from launcher.commands.help import group_help, overview
-from launcher.commands.table import COMMANDS, Command, check_call, sections, summaries
-
-HELP = frozenset({"-h", "--help", "help"})
-BROKEN_PIPE = 128 + 13
+INTERRUPTED, BROKEN_PIPE = 128 + 2, 128 + 13
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the process's exit code."""
     try:
-        code = _run(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
-        return code
-    except EdlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has enough of it; also spare Python's flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
 
 
 def _run(words: list[str]) -> int:
-    width = min(120, shutil.get_terminal_size().columns)
-    if words[:1] == ["--version"]:
-        words = ["version", *words[1:]]
-    if not words or words[0] in HELP:
-        path, found, rest = _find(words[1:], COMMANDS)
-        rest = ["--help"]
-    else:
-        path, found, rest = _find(words, COMMANDS)
-    if not isinstance(found, Command):
-        print(group_help(path[0], summaries(found), width) if path else overview(sections(), width))
-        return 0
-    if found.raw:
-        return found.load()(*rest) or 0
-    name = " ".join(path)
-    if {"-h", "--help"} & set(rest):
-        print(found.help(name, width))
-        return 0
-    rest = normalise(rest, found.flags(), found.takes_words(), found.short)
-    function = found.load()
-    check_call(name, function, rest, found.optional)
-    return _fire(path, function, rest)
+    """Loads everything else only here, so that Ctrl-C in the meantime is no traceback either."""
+    from edl_allreduce.errors import EdlError
+    from launcher.commands.dispatch import run
 
-
-def _find(words: list[str], commands: Mapping[str, Any]) -> tuple[list[str], Any, list[str]]:
-    """The command or group that the first words name, those words, and the rest.
-
-    Raises:
-        UsageError: there is no such command.
-    """
-    path: list[str] = []
-    found: Any = commands
-    while isinstance(found, Mapping) and words and not (path and words[0] in HELP):
-        if words[0] not in found:
-            known = summaries(found)
-            kind = "there is no such command" if not words[0].startswith("-") else "expected a command first"
-            near = did_you_mean(words[0], known)
-            raise UsageError(f"{' '.join(['edl', *path, words[0]])}: {kind}{near}; the commands are {', '.join(known)}")
-        path.append(words[0])
-        found = found[words[0]]
-        words = words[1:]
-    return path, found, words
-
-
-def _fire(path: list[str], function: Callable[..., int | None], words: list[str]) -> int:
-    """Lets Fire call the command: with strings only, and with none of Fire's own flags and separators."""
-    import fire
-    from fire.decorators import SetParseFn
-
-    tree: Any = SetParseFn(str)(function)
-    for name in reversed(path):
-        tree = {name: tree}
-    words = [f" {word}" if re.match(r"--\s", word) else word for word in words]  # a comment of SQL: no flag of Fire's
-    line = [*path, *words, "--", "--separator=\n"]  # no word of a shell's is a single line break
-    return int(fire.Fire(tree, command=line, name="edl", serialize=lambda result: None) or 0)
+    try:
+        code = run(words)
+        sys.stdout.flush()
+        return code
+    except EdlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code

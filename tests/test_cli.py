@@ -116,7 +116,7 @@ def test_a_command_is_a_plain_function(
         return 7
 
     table = {"show": Command("shows", lambda: show), "move": Command("moves", lambda: move)}
-    monkeypatch.setattr("launcher.cli.COMMANDS", table)
+    monkeypatch.setattr("launcher.commands.dispatch.COMMANDS", table)
     code = main(line.split())
     if isinstance(called, str):
         assert (code, calls) == (2, []) and capsys.readouterr().err.startswith(f"error: {called}")
@@ -310,3 +310,18 @@ def test_a_job_needs_a_positive_number_of_workers(count: str, capsys: pytest.Cap
 def test_horovod_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["horovod", "--help"]) == 0
     assert "{build,install,check}" in capfd.readouterr().out
+
+
+def test_ctrl_c_while_the_command_is_being_loaded_is_no_traceback() -> None:
+    code = """
+import sys
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "launcher.settings":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupts())
+from launcher.cli import main
+sys.exit(main(["version"]))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
