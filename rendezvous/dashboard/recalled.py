@@ -30,7 +30,7 @@ def recalled(spec: Job, dataset: pb.Dataset, telemetry: Telemetry, record: Recor
         skipped_records=telemetry.skipped,
         evaluations=telemetry.evaluations,
         epochs=telemetry.epochs,
-        workers=[pb.WorkerStatus(id=id, state="training", rank=-1) for id in sorted(record.members)],
+        workers=[pb.WorkerStatus(id=id, state="unheard", rank=-1) for id in sorted(record.members)],
     )
     for _, text in record.events:
         _learn(status, text)

@@ -121,7 +121,7 @@ class Page {
     const before = this.status;
     this.status = status;
     this.fleet.ended = ENDED.includes(status.phase);
-    document.body.toggleAttribute("data-ended", this.fleet.ended);
+    document.body.toggleAttribute("data-ended", this.fleet.ended || Boolean(this.job.source));
     document.body.toggleAttribute("data-without-logs", !this.job.logs);
     this.say();
     showFigures(status);

@@ -116,7 +116,7 @@ export class Workers {
     const level = this.ended ? "idle" : (LEVELS[each.state] ?? "busy");
     if (pill.dataset.level !== level) pill.dataset.level = level;
     say(pill, this.ended ? "ended" : each.state);
-    say(cells[1].lastChild, this.ended ? `was ${each.state}` : each.waits_for || (was ? "" : each.activity));
+    say(cells[1].lastChild, this.ended ? (each.state === "unheard" ? "" : `was ${each.state}`) : each.waits_for || (was ? "" : each.activity));
     say(cells[2], each.rank >= 0 ? String(each.rank) : "–");
     say(cells[3], each.lanes ? count(each.lanes) : "–");
     say(cells[4], each.records_per_second ? figure(each.records_per_second) : "–");
