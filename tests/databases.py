@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -23,6 +23,7 @@ KINDS = ("sqlite", "postgresql", "mariadb")
 
 PASSWORD = "se%2Fcret"  # as it stands in a URL; se/cret
 _SECONDS_TO_START = 60
+_READY = re.compile("ready (to accept|for) connections")  # in a server's log
 
 
 @dataclass(frozen=True)
@@ -188,15 +189,16 @@ def _running(command: list[str], user: str | None, port: int) -> Iterator[None]:
             process.wait()
 
 
-def _await(process: subprocess.Popen[bytes], port: int, log: object) -> None:
-    end = time.monotonic() + _SECONDS_TO_START
+def _await(process: subprocess.Popen[bytes], port: int, log: TextIO) -> None:
+    """Waits until a server says that it is ready: PostgreSQL listens before, and refuses whoever comes then."""
+    end, said = time.monotonic() + _SECONDS_TO_START, ""
     while process.poll() is None and time.monotonic() < end:
+        said = os.pread(log.fileno(), 1 << 20, 0).decode(errors="replace")  # the server writes where the file stands
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if _READY.search(said) and probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    log.seek(0)  # type: ignore[attr-defined]
-    raise AssertionError(f"the database did not start: {log.read()[-2000:]}")  # type: ignore[attr-defined]
+    raise AssertionError(f"the database did not start: {said[-2000:]}")
 
 
 def _free_port() -> int:
