@@ -246,7 +246,8 @@ def _index(spec: Job, flag: str, pattern: str, lanes: int) -> Dataset:
         chunks = records.index_many(files, data_format)
     dataset = make_dataset(files, chunks, spec.data.records_per_task, lanes, spec.elastic.num_workers, data_format)
     if dataset.records == 0:
-        raise DataError(f"--{flag}: {pattern} holds no records ({len(files)} files, all empty)")
+        empty = "a file that is empty" if len(files) == 1 else f"{len(files)} files, all empty"
+        raise DataError(f"--{flag}: {pattern} holds no records ({empty})")
     log.info("%d records in %d tasks, %.2f s", dataset.records, len(dataset.tasks), time.monotonic() - started)
     return dataset
 
