@@ -65,8 +65,8 @@ def test_a_running_job_moves(served: Served, chromium: Any) -> None:
         before = step(page)
         assert before >= PAST
         until(lambda: step(page) > before + 5)
-        charts = page.eval_on_selector_all(".chart", "all => all.map(each => each.dataset.chart)")
-        assert charts == ["Loss", "accuracy", "Throughput", "Workers", "Where workers’ time goes", "Step time"]
+        charts = ["Loss", "accuracy", "Throughput", "Workers", "Where workers’ time goes", "Step time"]
+        until(lambda: page.eval_on_selector_all(".chart", "all => all.map(each => each.dataset.chart)") == charts)
 
 
 def test_the_token_leaves_the_address_bar(served: Served, chromium: Any) -> None:
