@@ -26,7 +26,7 @@ from rendezvous.state import State
 from rendezvous.telemetry import Telemetry
 
 TOKEN = "benchmark"
-TIMEOUT_PER_WORKER = 0.003  # seconds; keeps heartbeats at a thousand a second however many workers there are
+PATIENCE = 120.0  # seconds: nobody is to be dropped on a busy machine
 RECORDS, CHUNK_BYTES = 1024, 1 << 20  # of each task
 
 
@@ -58,7 +58,9 @@ async def serve(history: str, workers: int, tasks: int) -> None:
         "output": "none",
         "num_workers": workers,
     }
-    flags |= {"batch_size": 64 * workers, "gather_timeout": 600, "worker_timeout": max(3, workers * TIMEOUT_PER_WORKER)}
+    flags |= {"batch_size": 64 * workers} | dict.fromkeys(
+        ("gather_timeout", "part_timeout", "worker_timeout"), PATIENCE
+    )
     spec = JobSpec.from_flags(flags)
     chunks = [ChunkRef(number * CHUNK_BYTES, CHUNK_BYTES, RECORDS) for number in range(tasks)]
     dataset = make_dataset(["data.recordio"], [chunks], RECORDS, num_workers=workers)

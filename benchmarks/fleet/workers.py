@@ -8,6 +8,7 @@ how often.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from typing import Any
@@ -110,6 +111,12 @@ class Heart:
             await asyncio.sleep(TICK_SECONDS)
 
 
+def give_up(beating: asyncio.Task[None]) -> None:
+    """A worker has been dropped: nothing that follows would be a measurement."""
+    print(f"a simulated worker was dropped: {beating.exception()}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 async def main(address: str, first: int, number: int) -> None:
     """Obeys."""
     workers = [Worker(address, id) for id in range(first, first + number)]
@@ -123,7 +130,7 @@ async def main(address: str, first: int, number: int) -> None:
             case ["greet"]:
                 await asyncio.gather(*(each.greet() for each in workers))
                 beating = asyncio.create_task(heart.beat())
-                beating.add_done_callback(lambda ended: ended.result())
+                beating.add_done_callback(give_up)
             case ["ready"]:
                 await asyncio.gather(*(each.ready() for each in workers))
             case ["reform", number]:
