@@ -28,7 +28,7 @@ EXTRAS = {
     ],
     "worker-gpu": ["tensorflow[and-cuda]>=2.21,<2.22", "keras>=3.12,<4", "safetensors>=0.4.3", *HOROVOD_NEEDS],
     "parquet": ["pyarrow>=21"],
-    "sql": ["psycopg[binary]>=3.2", "pymysql>=1.1", "sqlalchemy>=2.0.36", "sqlglot>=30"],
+    "sql": ["psycopg[binary]>=3.2", "pymysql[rsa]>=1.1", "sqlalchemy>=2.0.36", "sqlglot>=30"],
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2025.2"],
     "kubernetes": ["cryptography>=42", "kubernetes>=31,<37", "pyyaml>=6"],

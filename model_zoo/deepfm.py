@@ -83,7 +83,7 @@ class DeepFM(keras.Model):
         """Logits [n, 1] of ids [n, n_fields]; of a schema's features, logits [n, 2]."""
         if self.schema is None:
             return self._logits(ids, None, training)
-        numbers, places = ids["numbers"], ids["places"] + 1
+        numbers, places = ids["numbers"], tf.cast(ids["places"], tf.int64) + 1  # when it saves, Keras gives floats
         fields = tf.concat([tf.zeros_like(numbers, tf.int64), places], axis=1) + tf.constant(self.offsets, tf.int64)
         weights = tf.concat([numbers, tf.ones_like(places, tf.float32)], axis=1)
         logits = self._logits(fields, weights, training)

@@ -127,6 +127,14 @@ def test_a_label_that_does_not_suit_the_model(model_def: str, schema: Schema, pr
     assert problem in str(raised.value)
 
 
+@pytest.mark.parametrize("model_def", MODELS)
+def test_keras_can_save_it_for_serving(model_def: str, tmp_path: Path) -> None:
+    training = load(model_def, SCHEMA)
+    training.build()
+    training.model.export(str(tmp_path / "saved"), verbose=False)
+    assert (tmp_path / "saved" / "saved_model.pb").is_file()
+
+
 def test_wide_and_deep_crosses_texts() -> None:
     columns = (SCHEMA.columns[2], SCHEMA.columns[3], SchemaColumn("y", "number", "float", mean=0.0, std=1.0))
     schema = Schema(columns, "y", 3)

@@ -90,9 +90,7 @@ def test_into_a_column_of_the_table_by_its_key(table: Database, tmp_path: Path) 
 
 def test_the_key_is_added_to_the_select_as_it_stands(table: Database, tmp_path: Path) -> None:
     table.run("CREATE TABLE other (id INTEGER PRIMARY KEY, t_id INTEGER)", "INSERT INTO other VALUES (70, 0), (71, 6)")
-    select = (
-        "SELECT 'FROM t' AS s, /*FROM*/ u.*, a.x -- FROM t;\n FROM other u JOIN t a ON a.id = u.t_id ORDER BY x;"
-    )
+    select = "SELECT 'FROM t' AS s, /*FROM*/ u.*, a.x -- FROM t;\n FROM other u JOIN t a ON a.id = u.t_id ORDER BY x;"
     found = taken(table, select, tmp_path, "T" if table.kind == "sqlite" else "t")
     assert found.key == ("id",)
     count = write_back(

@@ -57,7 +57,7 @@ def text_sizes(schema: Schema) -> list[int]:
 
 def dense(features: Any, schema: Schema) -> Any:
     """One vector [n, width] of the features: the numbers, and a one at each text's place."""
-    places = features["places"]
+    places = tf.cast(features["places"], tf.int64)  # Keras, when it saves a model, tries it with floats
     ones = [tf.one_hot(places[:, i], size, dtype=tf.float32) for i, size in enumerate(text_sizes(schema))]
     return tf.concat([features["numbers"], *ones], axis=1)
 

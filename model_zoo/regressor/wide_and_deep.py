@@ -98,7 +98,7 @@ class MagicalWAD(keras.Model):
 
     def _with_crosses(self, features: Any) -> Any:
         """What `default_input` gives without a schema, of a schema's features; a text that is NULL is in place 0."""
-        places = features["places"] + 1
+        places = tf.cast(features["places"], tf.int64) + 1  # when it saves, Keras gives floats
         crosses = []
         for cross in self.crosses:
             columns = [places[:, self.texts.index(name)] for name in cross]
