@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from sklearn.datasets import load_iris
 
 from edl_allreduce import cluster as names
 from edl_allreduce.trained_model_pb2 import TrainedModel
@@ -333,10 +335,37 @@ def pod_of_others(cluster: Cluster, priority: str, resources: dict[str, int]) ->
     }
 
 
+def submit(cluster: Cluster, name: str, *command: str) -> None:
+    """Runs a command in a container without Docker, which may only submit jobs; returns when it has ended well."""
+    cluster.kubectl("apply", "-f", str(REPOSITORY / "docker" / "rbac" / "submitter.yaml"))
+    container = {
+        "name": "submitter",
+        "image": cluster.image,
+        "command": command,
+        "env": [{"name": "EDL_HOME", "value": "/tmp/edl"}],
+        "volumeMounts": [{"name": "shared", "mountPath": str(cluster.shared)}],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    spec = {
+        "serviceAccountName": "edl-submitter",
+        "restartPolicy": "Never",
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "volumes": [{"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}}],
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
+    cluster.until(lambda: cluster.core.read_namespaced_pod(name, cluster.namespace).status.phase in ENDED, "its end")
+    phase = cluster.core.read_namespaced_pod(name, cluster.namespace).status.phase
+    assert phase == "Succeeded", cluster.kubectl("logs", name)
+
+
+ENDED = ("Succeeded", "Failed")
+
+
 @pytest.fixture(scope="module")
 def trained(cluster: Cluster, data: str) -> ClusterJob:
     """A job that a program in a container without Docker has submitted, with strings only; it is done."""
-    cluster.kubectl("apply", "-f", str(REPOSITORY / "docker" / "rbac" / "submitter.yaml"))
     flags = {
         "backend": "kubernetes",
         "namespace": cluster.namespace,
@@ -354,26 +383,7 @@ def trained(cluster: Cluster, data: str) -> ClusterJob:
     program = (
         f"import launcher; job = launcher.train(**{flags!r}); assert job.exit_code == 0 and job.figures['loss'] < 2"
     )
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "submitter"},
-        "spec": {
-            "serviceAccountName": "edl-submitter",
-            "restartPolicy": "Never",
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [
-                {
-                    "name": "submitter",
-                    "image": cluster.image,
-                    "command": ["python", "-c", program],
-                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                }
-            ],
-        },
-    }
-    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
-    cluster.kubectl("wait", "pod/submitter", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s")
+    submit(cluster, "submitter", "python", "-c", program)
     return ClusterJob.done(cluster, "submitted", Path(flags["output"]))
 
 
@@ -398,3 +408,40 @@ def test_predictions_come_from_the_very_image(cluster: Cluster, trained: Cluster
     assert reference.partition("@")[2].startswith("sha256:")
     [pod, *_] = cluster.pods(job.name).values()
     assert pod.spec.containers[0].image == reference
+
+
+def test_statements_go_all_the_way_from_a_container(cluster: Cluster) -> None:
+    """From a table to a model trained in pods, and back into a table, without Docker and without this machine."""
+    place = output(cluster, "sql")
+    with sqlite3.connect(place / "iris.db") as base:
+        base.execute("CREATE TABLE iris (a REAL, b REAL, c REAL, d REAL, species TEXT)")
+        flowers = load_iris()
+        rows = [
+            (*map(float, row), str(flowers.target_names[kind]))
+            for row, kind in zip(flowers.data, flowers.target, strict=True)
+        ]
+        base.executemany("INSERT INTO iris VALUES (?, ?, ?, ?, ?)", rows)
+    base.close()
+    (place / "iris.db").chmod(0o666)
+    statements = (
+        "SELECT * FROM iris TRAIN classifier.DNN WITH hidden_units=[16], train.num_epochs=60, train.batch_size=16 "
+        "LABEL species INTO irises; SELECT a, b, c, d, species FROM iris PREDICT told.guess USING irises;"
+    )
+    flags = {
+        "backend": "kubernetes",
+        "namespace": cluster.namespace,
+        "database": f"sqlite:///{place}/iris.db",
+        "models": f"{place}/models",
+        "image": cluster.image,
+        "num_workers": "2",
+        "volumes": cluster.volumes,
+        "worker_resources": "cpu=100m,memory=1Gi",
+        "worker_limits": "cpu=2,memory=3Gi",
+    }
+    submit(cluster, "sql", "edl", "sql", statements, *(f"--{name}={value}" for name, value in flags.items()))
+    with sqlite3.connect(place / "iris.db") as base:
+        [(told, right)] = base.execute("SELECT count(*), sum(species = guess) FROM told").fetchall()
+    base.close()
+    assert told == 150 and right >= 140
+    message = TrainedModel.FromString((place / "models" / "irises" / "trained_model.pb").read_bytes())
+    assert message.docker_commit_id.startswith("docker-pullable://")

@@ -34,7 +34,8 @@ MODEL = "import humanize\nNAME = 'first'\n"
 
 LOOK = """
 import importlib.metadata, json, os, shutil, subprocess, sys
-import humanize, launcher, rendezvous, edl_allreduce.worker, edl_allreduce.cluster, kubernetes, gcsfs, s3fs, pyarrow
+import humanize, launcher, rendezvous, edl_allreduce.worker, edl_allreduce.cluster
+import kubernetes, gcsfs, s3fs, pyarrow, sqlglot, psycopg
 
 def writable(folder):
     try:

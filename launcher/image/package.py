@@ -24,7 +24,7 @@ SITE = Path(__file__).resolve().parents[2]
 DOCKERFILES = Path(__file__).resolve().parent / "dockerfiles"
 PACKAGES = ("edl_allreduce", "launcher", "model_zoo", "rendezvous")
 COMPILES_HOROVOD = ("__init__", "build_log", "errors", "horovod_patches", "horovod_recipe", "horovod_wheel")
-EXTRAS = ("gcs", "kubernetes", "parquet", "s3")
+EXTRAS = ("gcs", "kubernetes", "parquet", "s3", "sql")
 CPU, GPU = "worker", "worker-gpu"  # the extra that brings TensorFlow
 
 
