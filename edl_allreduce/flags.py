@@ -20,6 +20,7 @@ from edl_allreduce.errors import UsageError, did_you_mean
 T = TypeVar("T")
 
 _TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
+MAX_WHOLE = 2**32 - 1  # of a flag that is a whole number: what messages between processes can carry
 _NUMERIC: tuple[Any, ...] = (str, numbers.Real)
 
 
@@ -77,6 +78,8 @@ class Flag:
                 return None
             raise UsageError(f"--{self.name}: expected {self._expected()}, got nothing")
         parsed = self._read(value)
+        if self.type is int and abs(parsed) > MAX_WHOLE:
+            raise UsageError(f"--{self.name}: expected a whole number up to {MAX_WHOLE:,}, got {value!r}")
         if self.check and not CHECKS[self.check][0](parsed):
             raise UsageError(f"--{self.name}: expected {self._expected()}, got {value!r}")
         return parsed

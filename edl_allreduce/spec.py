@@ -17,6 +17,7 @@ from edl_allreduce.records.formats import AUTO, CUSTOM, FORMATS, check_format
 
 DEFAULT_BATCH_SIZE = 128
 PRECISIONS = ("", "mixed_float16", "mixed_bfloat16")
+MAX_WORKERS = 100_000
 COMPRESSIONS = ("none", "fp16")
 
 
@@ -188,6 +189,10 @@ class WorkersSpec:
         advanced=True,
     )
 
+    def __post_init__(self) -> None:
+        if self.num_workers > MAX_WORKERS:
+            raise UsageError(f"--num_workers: expected at most {MAX_WORKERS:,}, got {self.num_workers}")
+
 
 @dataclass(frozen=True)
 class ElasticSpec(WorkersSpec):
@@ -208,6 +213,7 @@ class ElasticSpec(WorkersSpec):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.min_workers > self.num_workers:
             raise UsageError(
                 f"--min_workers: expected at most num_workers ({self.num_workers}), got {self.min_workers}"

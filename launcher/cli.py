@@ -15,14 +15,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has enough of it; also spare Python's flush at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has enough of it
+        _drop_output()
         return BROKEN_PIPE
 
 
 def _run(words: list[str]) -> int:
     """Loads everything else only here, so that Ctrl-C in the meantime is no traceback either."""
-    from edl_allreduce.errors import EdlError
+    from edl_allreduce.errors import EdlError, StorageError
     from launcher.commands.dispatch import run
 
     try:
@@ -32,3 +32,14 @@ def _run(words: list[str]) -> int:
     except EdlError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # such as a disk that is full, where our output goes
+        print(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        _drop_output()
+        return StorageError.exit_code
+
+
+def _drop_output() -> None:
+    """Spares Python's flush at exit what cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

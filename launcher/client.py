@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from edl_allreduce.errors import JobFailed, UsageError
+from edl_allreduce.spec import MAX_WORKERS
 from launcher.handle import ENDED
 
 if TYPE_CHECKING:
@@ -108,8 +109,8 @@ class Client:
 
     def scale(self, num_workers: int) -> int:
         """As `JobHandle.scale`."""
-        if num_workers < 1:
-            raise UsageError(f"num_workers: expected a whole number, greater than 0, got {num_workers}")
+        if not isinstance(num_workers, int) or not 0 < num_workers <= MAX_WORKERS:
+            raise UsageError(f"num_workers: expected a whole number from 1 to {MAX_WORKERS:,}, got {num_workers!r}")
         from edl_allreduce.control.control_pb2 import ScaleRequest
 
         request = ScaleRequest(num_workers=num_workers)

@@ -14,6 +14,7 @@ from edl_allreduce import storage
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control import control_pb2_grpc
 from edl_allreduce.errors import EdlError
+from edl_allreduce.spec import MAX_WORKERS
 from rendezvous import events, history
 from rendezvous.coordinator import Coordinator
 from rendezvous.status import make_status
@@ -26,7 +27,6 @@ SERVER_OPTIONS = [
     ("grpc.http2.max_ping_strikes", 0),  # on a busy machine several questions arrive at once
     ("grpc.keepalive_permit_without_calls", 1),
 ]
-MAX_WORKERS = 100_000
 
 
 class Service(control_pb2_grpc.CoordinatorServicer):

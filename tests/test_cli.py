@@ -52,6 +52,7 @@ def train(**values: str) -> list[str]:
         (train(params="hidden_units=[10"), 2, "--params: "),
         (train(output="zoo"), 2, "--output: zoo already exists; choose another folder or add --overwrite"),
         (train(model_zoo="zo"), 2, "--model_zoo: "),
+        (train(num_workers="100001"), 2, "--num_workers: expected at most 100,000, got 100001"),
         (train(seed="x"), 2, "--seed: expected a whole number, 0 or more, got 'x'"),
         (
             ["train", "--quiet"],
@@ -325,3 +326,9 @@ sys.exit(main(["version"]))
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
+def test_a_full_disk_where_output_goes_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([*EDL, "version"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (3, "error: No space left on device\n")

@@ -68,6 +68,7 @@ def test_typed_values_and_strings_are_read_alike(name: str, given: Any, expected
     [
         ({"count": "many"}, "--count: expected a whole number, greater than 0, got 'many'"),
         ({"count": 0}, "--count: expected a whole number, greater than 0, got 0"),
+        ({"count": "9" * 20}, f"--count: expected a whole number up to 4,294,967,295, got {'9' * 20!r}"),
         ({"count": 2.5}, "--count: expected a whole number, greater than 0, got 2.5"),
         ({"count": True}, "--count: expected a whole number, greater than 0, got True"),
         ({"count": None}, "--count: expected a whole number, greater than 0, got nothing"),

@@ -146,7 +146,7 @@ def test_scaling() -> None:
     with running(planned("forever")) as job:
         assert job.scale(4) == 2
         assert any(len(status.workers) == 4 and status.target_workers == 4 for status in job.watch())
-        with pytest.raises(UsageError, match=r"^num_workers: expected a whole number, greater than 0, got 0$"):
+        with pytest.raises(UsageError, match=r"^num_workers: expected a whole number from 1 to 100,000, got 0$"):
             job.scale(0)
     with pytest.raises(JobFailed, match=r"^job .* has ended: all its processes were killed; logs in "):
         job.scale(3)
