@@ -105,6 +105,8 @@ def test_every_type_with_nulls(db: Database, tmp_path: Path) -> None:
     expected = {name: [FEATURES[name][2]] for name in names}
     assert sorted(records(found), key=len) == [{}, expected, expected] and found.rows == 3
     assert told == [f"extracted 3 rows into {tmp_path / 'out'}"]
+    again = taken(db, "SELECT * FROM every", tmp_path / "again", schema=found.schema, into="elsewhere")
+    assert records(again) == records(found)
     assert sorted(os.listdir(tmp_path / "out")) == ["_done", "data-00000.recordio", "schema.json"]
 
 

@@ -98,7 +98,7 @@ class ColumnScan:
             self._type = max(both, key=_NUMBERS.index)
 
     def _meet_known(self, known: SchemaColumn, found: str, row: int, value: Any) -> None:
-        alike = {found, known.type} <= set(_NUMBERS) if known.kind == NUMBER else found == known.type
+        alike = found == known.type or (known.kind == NUMBER and {found, known.type} <= set(_NUMBERS))
         if not alike and not (known.kind == NUMBER and known.type == "text"):
             told = f"{_a(found)} ({_shown(value)}), but the model was trained with {_a(known.type)}"
             self._refuse(row, f"{told}; CAST it in the SELECT")
