@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ from rendezvous.store import RoundStore
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 ADDRESS = "127.0.0.1"
+END_SECONDS = 10.0  # for members to end by themselves
 
 
 class Team:
@@ -76,6 +78,12 @@ def team(module: str, size: int, environ: Mapping[str, str], *arguments: str) ->
             stack.callback(process.kill)
             processes.append(process)
         yield Team(processes)
+        for process in processes:  # nobody asks any more: they leave the ring together
+            assert process.stdin
+            process.stdin.close()
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS)
 
 
 def questions() -> Iterator[dict[str, Any]]:
