@@ -12,7 +12,7 @@ change a new reading begins: which records are in a step is known without asking
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -81,6 +81,8 @@ class Feed:
         self._mine = lane_mask(dataset, ())
         self._order, self._epoch = reader.order(0), 0
         self._tag = self._seen = (0, 0)  # of the reading in progress; of the newest element
+        with tf.device("CPU:0"):
+            self._wanted = tf.Variable(self._tag, trainable=False, dtype=tf.int64)  # nothing else is parsed
         self._outdated = False  # records have been left out that may have been read ahead
         self._failure: tuple[Tag, Exception] | None = None  # why the reader has stopped
         self._readings: queue.SimpleQueue[Reading | None] = queue.SimpleQueue()
@@ -225,6 +227,7 @@ class Feed:
     def _read_from(self, at: Position, round: int) -> None:
         self._tag = (round, self._tag[1] + 1)
         self._outdated = False
+        self._wanted.assign(self._tag)
         self._readings.put(Reading(self._tag, replace(self._share, start=at), self._bad.left_out))
 
     def _count(self, at: Position, size: int) -> int:
@@ -242,8 +245,10 @@ class Feed:
 
     def _make_pipeline(self) -> tf.data.Dataset:
         training = self._training
-        signature = (tf.TensorSpec([3], tf.int64), tf.TensorSpec([None], tf.string))
-        steps = tf.data.Dataset.from_generator(self._steps, output_signature=signature)
+        numbers = tf.TensorSpec([None, 3], tf.int64), tf.TensorSpec([None], tf.int64)
+        signature = (*numbers, tf.TensorSpec([None], tf.string))
+        blocks = tf.data.Dataset.from_generator(self._blocks, output_signature=signature)
+        steps = blocks.flat_map(_steps_of).filter(lambda tag, _: tf.reduce_all(tag[:2] == self._wanted))
         if training.vectorised:
             parsed = steps.map(lambda tag, records: (tag, training.parse_batch(records)), num_parallel_calls=2)
         else:
@@ -257,19 +262,32 @@ class Feed:
         options.autotune.enabled = False
         return parsed.prefetch(AHEAD).with_options(options)
 
-    def _steps(self) -> Iterator[tuple[tuple[int, int, int], list[bytes]]]:
-        """Runs in a thread of tf.data's. An error ends it: tf.data would make a string of it, out of order."""
+    def _blocks(self) -> Iterator[tuple[Array, Array, Sequence[bytes]]]:
+        """Tags [steps, 3], where each step's records begin [steps + 1], and the records, of some steps at a time.
+
+        Runs in a thread of tf.data's; that it runs seldom leaves Python's lock to the training. An error ends it:
+        tf.data would make a string of it, out of order.
+        """
         readings = self._readings
         while (reading := readings.get()) is not None:
             try:
-                for at, records in self._reader.steps(reading.share, reading.left_out):
-                    if records:
-                        yield (*reading.tag, at.step), records
+                for block in self._reader.blocks(reading.share, reading.left_out):
+                    steps = [(at.step, count) for at, count in zip(block.begins, block.counts, strict=True) if count]
+                    if steps:
+                        numbers, counts = zip(*steps, strict=True)
+                        tags = np.array([(*reading.tag, number) for number in numbers], np.int64)
+                        yield tags, np.cumsum((0, *counts)), block.records
                     if not readings.empty():
                         break  # a newer one has begun
             except Exception as error:
                 self._failure = (reading.tag, error)
                 return
+
+
+def _steps_of(tags: tf.Tensor, cuts: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
+    """Each step of a block: its tag and its records."""
+    steps = tf.data.Dataset.range(tf.shape(tags, tf.int64)[0])
+    return steps.map(lambda i: (tags[i], records[cuts[i] : cuts[i + 1]]))
 
 
 def _rows(batch: Batch, rows: Any) -> Batch:

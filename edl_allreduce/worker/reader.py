@@ -40,6 +40,21 @@ class Share:
     batch: int
 
 
+@dataclass(frozen=True)
+class Block:
+    """Some steps that follow each other.
+
+    Attributes:
+        begins: where each of them begins.
+        counts: how many records this worker has in each.
+        records: those of all the steps, one after the other.
+    """
+
+    begins: Sequence[Position]
+    counts: Sequence[int]
+    records: Sequence[bytes]
+
+
 def lane_mask(dataset: Dataset, lanes: Sequence[int]) -> npt.NDArray[np.bool_]:
     """Which lanes are in `lanes`; shape [V]."""
     mask = np.zeros(dataset.lanes, dtype=np.bool_)
@@ -71,7 +86,14 @@ class StepReader:
         return EpochOrder(self._dataset, self._seed, epoch, self._shuffle)
 
     def steps(self, share: Share, left_out: LeftOut = NOTHING) -> Iterator[tuple[Position, list[bytes]]]:
-        """Each step of the share to the end of the job: where it begins, and this worker's records in it.
+        """Each step of the share to the end of the job: where it begins, and this worker's records in it."""
+        for block in self.blocks(share, left_out):
+            records = iter(block.records)
+            for at, count in zip(block.begins, block.counts, strict=True):
+                yield at, list(islice(records, count))
+
+    def blocks(self, share: Share, left_out: LeftOut = NOTHING) -> Iterator[Block]:
+        """All steps of the share to the end of the job, as many at a time as are read together.
 
         Args:
             left_out: records that are passed over; chunks that have no other are not read.
@@ -90,10 +112,12 @@ class StepReader:
                 chosen = [i for i, (at, _) in enumerate(block) if at.epoch == epoch]
                 tasks, places = self._locate(epoch, np.concatenate([owned[i] for i in chosen]))
                 kept = left_out.keeps(tasks, places)
-                records = iter(self.fetch(tasks[kept], places[kept], left_out))
                 kept_of = np.split(kept, np.cumsum([len(owned[i]) for i in chosen])[:-1])
-                for i, mask in zip(chosen, kept_of, strict=True):
-                    yield block[i][0], list(islice(records, int(mask.sum())))
+                yield Block(
+                    begins=[block[i][0] for i in chosen],
+                    counts=[int(mask.sum()) for mask in kept_of],
+                    records=self.fetch(tasks[kept], places[kept], left_out),
+                )
 
     def _most_steps(self, batch: int) -> int:
         stored = sum(task.size for task in self._dataset.tasks) / self._dataset.records

@@ -42,12 +42,14 @@ class Outcome:
         records: their number.
         part: some member wants the round to end here.
         stopped: some member wants the training to end before this step: nothing was applied.
+        computed_at: when this worker's own part was done, in seconds since 1970.
     """
 
     loss: float
     records: int
     part: bool
     stopped: bool = False
+    computed_at: float = 0.0
 
 
 class TrainStep:
@@ -130,11 +132,11 @@ class TrainStep:
             stop: the training is to end before this step; only where the step is steered, as the next.
             learning_rate: of the optimizer from this step on; 0: as it was. At most one member may send one.
         """
-        return _outcome(self._train(_flags(self._steered, part, stop, learning_rate), *batch))
+        return _outcome(*self._train(_flags(self._steered, part, stop, learning_rate), *batch))
 
     def idle(self, part: bool, stop: bool = False, learning_rate: float = 0.0) -> Outcome:
         """The same step for a worker that has no record in it."""
-        return _outcome(self._idle(_flags(self._steered, part, stop, learning_rate)))
+        return _outcome(*self._idle(_flags(self._steered, part, stop, learning_rate)))
 
     def alone(self, *batch: Any) -> tf.Tensor:
         """The loss of some records, summed, without the ring and without changing anything: finds those that fail."""
@@ -143,24 +145,26 @@ class TrainStep:
             self._alone = function.get_concrete_function(*self._training.input.element_spec)
         return self._alone(*batch)
 
-    def _train_step(self, flags: tf.Tensor, *batch: Any) -> tf.Tensor:
+    def _train_step(self, flags: tf.Tensor, *batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
         own = self._local.of(batch)
         checks = [each for each in tf.compat.v1.get_default_graph().get_operations() if each.op_def.is_stateful]
         with tf.control_dependencies(checks):  # an assertion must stop the step before anything reaches the ring
-            all_sums, flags = self._reduce(own, flags)
-        return self._finish(all_sums, flags, [])
+            all_sums, flags, computed_at = self._reduce(own, flags)
+        return self._finish(all_sums, flags, []), computed_at
 
-    def _idle_step(self, flags: tf.Tensor) -> tf.Tensor:
-        all_sums, flags = self._reduce(self._local.nothing(), flags)
-        return self._finish(all_sums, flags, [all_sums.count < 1])  # when all members are idle, nothing happens
+    def _idle_step(self, flags: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        all_sums, flags, computed_at = self._reduce(self._local.nothing(), flags)
+        nobody = all_sums.count < 1  # when all members are idle, nothing happens
+        return self._finish(all_sums, flags, [nobody]), computed_at
 
-    def _reduce(self, own: Sums, flags: tf.Tensor) -> tuple[Sums, tf.Tensor]:
-        """The sums over all members; none of them is there before all are."""
+    def _reduce(self, own: Sums, flags: tf.Tensor) -> tuple[Sums, tf.Tensor, tf.Tensor]:
+        """The sums over all members, none of which is there before all are; and when the own part was done."""
         gradients, values = [*own.gradients, *own.total_gradients], [each.values for each in own.slices]
         numbers = tf.concat([[own.loss, own.total, own.count], flags, own.metrics], axis=0)
         with tf.control_dependencies([numbers, *gradients, *values, *own.moved]):
-            computed = self._computed_at.assign(tf.timestamp())
-        with tf.control_dependencies([computed]):  # nothing reaches the ring of a part that fails
+            computed_at = tf.timestamp()
+            noted = self._computed_at.assign(computed_at)
+        with tf.control_dependencies([noted]):  # nothing reaches the ring of a part that fails
             reduced = allreduce_sums([numbers, *self._travel.packed(gradients), *own.moved])
             gathered = allgather([*self._travel.packed(values), *(each.indices for each in own.slices)])
         with tf.control_dependencies([*reduced, *gathered]):  # all or nothing
@@ -179,7 +183,7 @@ class TrainStep:
             private=private,
             metrics=numbers[end:],
         )
-        return all_sums, numbers[3:end]
+        return all_sums, numbers[3:end], computed_at
 
     def _finish(self, all_sums: Sums, flags: tf.Tensor, reasons_not_to: list[tf.Tensor]) -> tf.Tensor:
         """Applies the step, unless there is a reason not to; gives [loss, records, *flags]."""
@@ -278,9 +282,10 @@ def _flags(steered: bool, part: bool, stop: bool, learning_rate: float) -> tf.Te
     return tf.constant([part, stop, learning_rate], tf.float32)
 
 
-def _outcome(vector: tf.Tensor) -> Outcome:
+def _outcome(vector: tf.Tensor, computed_at: tf.Tensor) -> Outcome:
     loss, records, *flags = vector.numpy().tolist()
-    return Outcome(loss, round(records), flags[_PARTS] > 0, flags[_STOP] > 0 if len(flags) > 1 else False)
+    stopped = flags[_STOP] > 0 if len(flags) > 1 else False
+    return Outcome(loss, round(records), flags[_PARTS] > 0, stopped, float(computed_at))
 
 
 _PARTS, _STOP, _RATE = range(3)

@@ -307,7 +307,7 @@ class Worker:
                 batch = self._feed.without_culprits(at, size, batch, error, self._step)
                 self._means(number, share, at, size)
         self._repeated = 0
-        self._place.took(self._step.computed_at() - began, self._position)
+        self._place.took(outcome.computed_at - began, self._position)
         return outcome
 
     def _means(self, number: int, share: Share, at: Position, size: int) -> None:
