@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -154,6 +155,13 @@ current-context: far
 """
 
 
+def hang_up_at_once(server: socket.socket) -> None:
+    """It does not speak TLS; returns when the server is shut down."""
+    with contextlib.suppress(OSError):
+        while True:
+            server.accept()[0].close()
+
+
 @pytest.mark.parametrize(
     ("kubeconfig", "problem"),
     [
@@ -170,8 +178,11 @@ def test_a_cluster_that_is_no_use_hides_no_job_of_this_machine(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     with socket.create_server(("127.0.0.1", 0)) as server:
         (tmp_path / "config").write_text(kubeconfig.replace("PORT", str(server.getsockname()[1])))
-        threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()  # it does not speak TLS
+        hanging_up = threading.Thread(target=hang_up_at_once, args=(server,))
+        hanging_up.start()
         found, [note] = summaries()
+        server.shutdown(socket.SHUT_RDWR)
+        hanging_up.join()
     assert [each.name for each in found] == ["digits-1"] and note.startswith("jobs on Kubernetes are not listed: ")
     assert problem in note and "\n" not in note
     with pytest.raises(EdlError, match=problem):
