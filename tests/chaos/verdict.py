@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,11 @@ from tests.chaos import vitals
 from tests.chaos.plan import Kind
 from tests.chaos.run import Lines
 from tests.jobs import REPOSITORY, left_over
+
+# Every coordinator begins an event file of its own, and every run leaves a record of its own.
+OF_EACH_RUN = re.compile(
+    r"tensorboard/events\.out\.tfevents.*|_runs/[^/]+(/(history-\d+\.jsonl|dataset\.pb|spec\.json|status\.json))?"
+)
 
 LOSS_TOLERANCE = 1e-4  # relative; what float sums differ by is less than 1e-5
 UNTOLD = 40  # steps per fault that kills all who could tell
@@ -161,10 +167,8 @@ def _nothing_left(evidence: Evidence) -> Iterator[Row]:
     temporary = [str(path) for job in jobs for path in job.tmp.rglob("*")]
     temporary += [str(path) for path in (evidence.folder / "tmp").rglob("*")]
     yield Row(not temporary, "temporary files left", f"{len(temporary)} {temporary[:3] or ''}")
-    # Every coordinator begins an event file of its own.
-    events = "tensorboard/events.out.tfevents"
     there, right = (
-        {name for name in _names(folder) if not name.startswith(events)}
+        {name for name in _names(folder) if not OF_EACH_RUN.fullmatch(name)}
         for folder in (evidence.output, _output(evidence))
     )
     other = sorted(there ^ right)
