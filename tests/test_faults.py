@@ -92,8 +92,10 @@ def test_a_job_that_was_killed_goes_on_from_its_newest_checkpoint(train: Train, 
     job = train(num_workers=2, gather_timeout=60, num_epochs=3 * EPOCHS, checkpoint_steps=25)
     output = str(job.home / "output")
     job.until(lambda: (found := checkpoint.newest(output)) and found.position.step >= 50, "checkpoint")
-    for process in everything_of(job):
+    victims = everything_of(job)
+    for process in victims:
         process.kill()
+    psutil.wait_procs(victims, timeout=10)  # a large one takes its time to be gone
     job.process.communicate()
     assert left_over(job.home) == []
     saved = checkpoint.newest(output)
