@@ -1,6 +1,6 @@
 """What the workers' time goes into: their heartbeats tell what each is doing at that moment, and are counted.
 
-So this is a sample, of four heartbeats a second and worker: shares of time, not seconds of one step. A line of the
+So this is a sample, of a few heartbeats a second and worker: shares of time, not seconds of one step. A line of the
 history tells the counts since the line before it. There is one a second at first, and fewer the longer the job lasts.
 """
 

@@ -97,10 +97,10 @@ class LocalPlace:
         return spec
 
     async def recall(self, spec: Job) -> None:
-        """It is all there."""
+        """It is all there; the record of another job that had this name gives way."""
         url = mirror.url_of(spec, self.folder.name)
         if url and not self.restarts:
-            await asyncio.to_thread(storage.remove_folder, url)  # of another job that had this name
+            await asyncio.to_thread(storage.remove_folder, url)
 
     def keep(self, spec: Job, telemetry: Telemetry) -> None:
         """Begins to mirror the history in the output."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edl_allreduce.contracts.zoo_files import MAX_FILES
 from edl_allreduce.worker.lean_imports import needs_everything
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +35,17 @@ def test_who_names_wrappers_or_plots_gets_all_of_keras(code: str, everything: bo
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "model.py").write_text(code)
     assert needs_everything(tmp_path) is everything
+
+
+def test_only_the_zoos_own_code_is_looked_at(tmp_path: Path) -> None:
+    for folder in ("env/lib", ".hidden"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "other.py").write_text("from keras.wrappers import SKLearnClassifier\n")
+    (tmp_path / "env" / "pyvenv.cfg").touch()
+    assert not needs_everything(tmp_path)
+    for number in range(MAX_FILES + 1):  # nobody's zoo, but somebody's whole home
+        (tmp_path / f"{number}.py").touch()
+    assert needs_everything(tmp_path)
 
 
 def test_keras_is_loaded_lean() -> None:

@@ -22,7 +22,7 @@ def code_files(model_zoo: str) -> list[str]:
     """
     zoo = Path(model_zoo).resolve()
     files, size = [], 0
-    for file in _python_files(zoo):
+    for file in python_files(zoo):
         files.append(file.relative_to(zoo).as_posix())
         size += file.stat().st_size
         if len(files) > MAX_FILES or size > MAX_BYTES:
@@ -38,7 +38,8 @@ def imported_files(zoo: Path) -> list[str]:
     return [file.relative_to(zoo).as_posix() for file in modules_of(zoo).values() if file.is_file()]
 
 
-def _python_files(zoo: Path) -> Iterator[Path]:
+def python_files(zoo: Path) -> Iterator[Path]:
+    """The Python files of a folder, without hidden ones, caches, installed packages and virtual environments."""
     for folder, folders, names in os.walk(zoo):
         folders[:] = sorted(name for name in folders if _is_code(Path(folder, name)))
         yield from (Path(folder, name) for name in names if name.endswith(".py") and not name.startswith("."))

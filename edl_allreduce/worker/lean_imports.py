@@ -9,7 +9,10 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+
+from edl_allreduce.contracts.zoo_files import MAX_FILES, python_files
 
 OPTIONAL = ("sklearn", "matplotlib", "IPython")
 _NEEDS_THEM = re.compile(r"\b(keras\.)?(wrappers|visualization|SKLearn\w+|file_editor|KerasFileEditor)\b")
@@ -35,6 +38,8 @@ def absent(*names: str) -> Iterator[None]:
 
 
 def needs_everything(model_zoo: Path) -> bool:
-    """Whether the code in this folder, or file, names what is left out otherwise."""
-    files = [model_zoo] if model_zoo.is_file() else model_zoo.rglob("*.py")
+    """Whether code in this folder, or file, names what is left out otherwise; as does a folder too large to look."""
+    files = [model_zoo] if model_zoo.is_file() else list(islice(python_files(model_zoo), MAX_FILES + 1))
+    if len(files) > MAX_FILES:
+        return True
     return any(_NEEDS_THEM.search(file.read_text(encoding="utf-8", errors="replace")) for file in files)

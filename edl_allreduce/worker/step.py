@@ -48,8 +48,8 @@ class Outcome:
     loss: float
     records: int
     part: bool
-    stopped: bool = False
-    computed_at: float = 0.0
+    stopped: bool
+    computed_at: float
 
 
 class TrainStep:

@@ -38,12 +38,7 @@ def image_build(
     """
     pushed = boolean("push", push)
     plan = _plan(model_zoo, image_repository or ("" if pushed else _local_name(model_zoo)), base_image)
-    if boolean("dry_run", dry_run):
-        print(plan.describe())
-        return
-    with builder.engine() as client:
-        builder.make(client, plan, _tell)
-        print(builder.push(client, plan.repository, plan.tag, _tell) if pushed else plan.name)
+    _make(plan, boolean("dry_run", dry_run), pushed)
 
 
 def image_push(*, model_zoo: str, image_repository: str, base_image: str = "") -> None:
@@ -83,17 +78,22 @@ def image_base(
     """
     environ = os.environ | ({"EDL_PYTHON_IMAGE": python_image} if python_image else {})
     plan = builder.plan_base(boolean("gpu", gpu), image_repository, environ)
-    if boolean("dry_run", dry_run):
-        print(plan.describe())
-        return
-    with builder.engine() as client:
-        builder.make(client, plan, _tell)
-        print(builder.push(client, plan.repository, plan.tag, _tell) if image_repository else plan.name)
+    _make(plan, boolean("dry_run", dry_run), bool(image_repository))
 
 
 def _plan(model_zoo: str, repository: str, base: str) -> builder.Plan:
     folder = zoo_source.fetch(model_zoo, os.environ)
     return builder.plan_zoo(folder, repository, base, os.environ, zoo_source.labels(model_zoo, folder, os.environ))
+
+
+def _make(plan: builder.Plan, dry_run: bool, pushed: bool) -> None:
+    """Builds what is planned, and prints its name; only the plan in a dry run."""
+    if dry_run:
+        print(plan.describe())
+        return
+    with builder.engine() as client:
+        builder.make(client, plan, _tell)
+        print(builder.push(client, plan.repository, plan.tag, _tell) if pushed else plan.name)
 
 
 def _local_name(model_zoo: str) -> str:
