@@ -23,6 +23,7 @@ from edl_allreduce.position import Position, deal_lanes, own_positions
 from edl_allreduce.worker.bad_records import BadRecords, LeftOut, RecordPlace, Skip
 from edl_allreduce.worker.feed import Feed
 from edl_allreduce.worker.reader import Share, StepReader, lane_mask
+from tests.reading import steps_of
 
 RECORDS, LANES, BATCH, EPOCHS = 60, 4, 7, 2
 EVERYTHING = tuple(range(LANES))
@@ -156,12 +157,12 @@ def whole(start: Position = Position(), lanes: tuple[int, ...] = EVERYTHING) -> 
 def step_of(data: Dataset, number: int) -> int:
     """The step of the first epoch that uses this record."""
     reader = StepReader(data, 1, True, EPOCHS)
-    return next(at.step for at, own in reader.steps(whole()) if {b"%04d" % number, b"x%03d" % number} & {*own})
+    return next(at.step for at, own in steps_of(reader, whole()) if {b"%04d" % number, b"x%03d" % number} & {*own})
 
 
 def records_of(data: Dataset, step: int) -> set[int]:
     return {
-        int(each) for at, own in StepReader(data, 1, True, EPOCHS).steps(whole()) if at.step == step for each in own
+        int(each) for at, own in steps_of(StepReader(data, 1, True, EPOCHS), whole()) if at.step == step for each in own
     }
 
 

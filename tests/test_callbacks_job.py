@@ -50,6 +50,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> tuple[list
     from edl_allreduce.spec import ModelSpec
     from edl_allreduce.worker.reader import Share, StepReader
     from model_zoo.data import records_of
+    from tests.reading import steps_of
 
     home = tmp_path_factory.mktemp("fit")
     spec = ModelSpec(str(REPOSITORY), "tests.zoo.watched.Watched", f"notes='{home}/notes', steps_too=True")
@@ -60,7 +61,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> tuple[list
     reader = StepReader(dataset, SEED, True, EPOCHS)
 
     def batches() -> Iterator[Any]:
-        for _, records in reader.steps(Share(Position(), tuple(range(dataset.lanes)), BATCH)):
+        for _, records in steps_of(reader, Share(Position(), tuple(range(dataset.lanes)), BATCH)):
             yield training.parse_batch(tf.constant(records))
 
     held_out = records_of([f"{digits}/test/*.recordio"])

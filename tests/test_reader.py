@@ -17,6 +17,7 @@ from edl_allreduce.position import Position, deal_lanes
 from edl_allreduce.worker.bad_records import BadRecords, LeftOut, Skip
 from edl_allreduce.worker.reader import Share, StepReader
 from tests import formats
+from tests.reading import steps_of
 
 RECORDS, EPOCHS = 101, 2
 Steps = dict[int, list[str]]
@@ -39,7 +40,7 @@ def dataset(files: list[str], records_per_task: int = 9, lanes: int = 7) -> Data
 
 def read(data: Dataset, start: Position, hand: tuple[int, ...], batch: int, seed: int = 5) -> Steps:
     reader = StepReader(data, seed, shuffle=True, epochs=EPOCHS)
-    return {at.step: texts(data, own) for at, own in reader.steps(Share(start, hand, batch))}
+    return {at.step: texts(data, own) for at, own in steps_of(reader, Share(start, hand, batch))}
 
 
 def texts(data: Dataset, own: Iterable[bytes]) -> list[str]:
@@ -87,7 +88,7 @@ def test_another_seed_gives_another_order(files: list[str]) -> None:
 def test_unshuffled_records_are_dealt_in_the_order_of_the_files(files: list[str]) -> None:
     made = dataset(files, lanes=1)
     reader = StepReader(made, seed=0, shuffle=False, epochs=1)
-    read = texts(made, itertools.chain.from_iterable(own for _, own in reader.steps(Share(Position(), (0,), 8))))
+    read = texts(made, itertools.chain.from_iterable(own for _, own in steps_of(reader, Share(Position(), (0,), 8))))
     assert read == [f"record {number:03}" for first in range(3) for number in range(first, RECORDS, 3)]
 
 
@@ -95,7 +96,7 @@ def test_tasks_that_are_done_with_are_forgotten(files: list[str], monkeypatch: p
     monkeypatch.setattr("edl_allreduce.worker.reader.BLOCK_RECORDS", 8)
     made = dataset(files, records_per_task=5, lanes=2)
     reader = StepReader(made, 5, True, EPOCHS)
-    for _ in reader.steps(Share(Position(), (0,), 4)):
+    for _ in steps_of(reader, Share(Position(), (0,), 4)):
         assert len(reader._open) <= 2 + 3  # twice the lanes, and what the block in progress needs
     assert len(made.tasks) >= 15
 
@@ -114,7 +115,7 @@ def damaged(files: list[str], folder: Path) -> tuple[Dataset, int]:
 def test_a_damaged_chunk_is_told_with_file_and_offset(files: list[str], tmp_path: Path) -> None:
     made, offset = damaged(files, tmp_path)
     with pytest.raises(CorruptFile) as caught:
-        list(StepReader(made, 5, True, 1).steps(Share(Position(), tuple(range(7)), 10)))
+        list(steps_of(StepReader(made, 5, True, 1), Share(Position(), tuple(range(7)), 10)))
     assert (caught.value.path, caught.value.offset) == (made.files[1], offset)
 
 
@@ -124,11 +125,11 @@ def test_a_damaged_chunk_is_left_out_and_nothing_else(files: list[str], tmp_path
     bad = BadRecords(made, "skip", skips.append)
     share = Share(Position(), tuple(range(7)), 10)
     with pytest.raises(CorruptFile) as caught:
-        list(StepReader(made, 5, True, 1).steps(share))
+        list(steps_of(StepReader(made, 5, True, 1), share))
     bad.damaged(caught.value)
     (skip,) = skips
     assert (skip.file, skip.offset) == (made.files[1], offset) and skip.records == len(bad.left_out) > 1
-    read = [text for _, own in StepReader(made, 5, True, 1).steps(share, bad.left_out) for text in texts(made, own)]
+    read = [text for _, own in steps_of(StepReader(made, 5, True, 1), share, bad.left_out) for text in texts(made, own)]
     second = [f"record {number:03}" for number in range(1, RECORDS, 3)]
     first = [f"record {number:03}" for number in range(0, RECORDS, 3)]
     assert sorted(read) == sorted(first + second[: skip.first] + second[skip.first + skip.records :])
@@ -137,10 +138,10 @@ def test_a_damaged_chunk_is_left_out_and_nothing_else(files: list[str], tmp_path
 def test_what_is_left_out_is_missing_from_its_step_alone(files: list[str]) -> None:
     made = dataset(files)
     share = Share(Position(), tuple(range(7)), 10)
-    everything = {at.step: records for at, records in StepReader(made, 5, True, EPOCHS).steps(share)}
+    everything = {at.step: records for at, records in steps_of(StepReader(made, 5, True, EPOCHS), share)}
     task = made.tasks[4].records
     left_out = LeftOut().plus(4, task, slice(0, task)).plus(7, made.tasks[7].records, slice(2, 3))
-    found = {at.step: records for at, records in StepReader(made, 5, True, EPOCHS).steps(share, left_out)}
+    found = {at.step: records for at, records in steps_of(StepReader(made, 5, True, EPOCHS), share, left_out)}
     missing = [record for step in found for record in everything[step] if record not in found[step]]
     assert len(set(missing)) == task + 1 and len(missing) == EPOCHS * (task + 1)
     assert found == {step: [each for each in everything[step] if each not in missing] for step in everything}
@@ -156,4 +157,4 @@ def test_a_chunk_that_is_left_out_is_not_read(files: list[str], tmp_path: Path) 
         if task.file == 1:
             left_out = left_out.plus(number, task.records, slice(None))
     reader = StepReader(made, 5, True, 1)
-    assert sum(len(own) for _, own in reader.steps(Share(Position(), tuple(range(7)), 10), left_out)) == 34
+    assert sum(len(own) for _, own in steps_of(reader, Share(Position(), tuple(range(7)), 10), left_out)) == 34

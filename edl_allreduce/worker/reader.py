@@ -85,13 +85,6 @@ class StepReader:
         """Where the records of an epoch are found."""
         return EpochOrder(self._dataset, self._seed, epoch, self._shuffle)
 
-    def steps(self, share: Share, left_out: LeftOut = NOTHING) -> Iterator[tuple[Position, list[bytes]]]:
-        """Each step of the share to the end of the job: where it begins, and this worker's records in it."""
-        for block in self.blocks(share, left_out):
-            records = iter(block.records)
-            for at, count in zip(block.begins, block.counts, strict=True):
-                yield at, list(islice(records, count))
-
     def blocks(self, share: Share, left_out: LeftOut = NOTHING) -> Iterator[Block]:
         """All steps of the share to the end of the job, as many at a time as are read together.
 
