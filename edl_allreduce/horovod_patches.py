@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
+from edl_allreduce import horovod_rendezvous_patches
 from edl_allreduce.errors import EdlError
-
-
-@dataclasses.dataclass(frozen=True)
-class Patch:
-    """One text of Horovod's source, found exactly once, and what takes its place."""
-
-    file: str
-    old: str
-    new: str
-    why: str
-
+from edl_allreduce.horovod_patch import Patch
 
 GLOO_PAIR = "third_party/gloo/gloo/transport/tcp/pair.cc"
 
@@ -66,18 +56,7 @@ PATCHES = (
 """,
         "after a failed initialization the next one may succeed",
     ),
-    Patch(
-        "horovod/common/gloo/http_store.cc",
-        "    std::this_thread::sleep_for(std::chrono::milliseconds(10));\n",
-        "    std::this_thread::sleep_for(std::chrono::milliseconds(1));\n",
-        "members wait for each other's addresses several times while a ring is made; each wait cost 10 ms",
-    ),
-    Patch(
-        "horovod/common/gloo/http_store.h",
-        "#define RETRY_WAITING_TIME_MILLSEC 500\n",
-        "#define RETRY_WAITING_TIME_MILLSEC 20\n",
-        "the store of an abandoned round is closed; waiting members should notice at once, not after 1.5 s",
-    ),
+    *horovod_rendezvous_patches.PATCHES,
     Patch(
         GLOO_PAIR,
         """\

@@ -23,7 +23,16 @@ from launcher.image.context import Context, Entry
 SITE = Path(__file__).resolve().parents[2]
 DOCKERFILES = Path(__file__).resolve().parent / "dockerfiles"
 PACKAGES = ("edl_allreduce", "launcher", "model_zoo", "rendezvous")
-COMPILES_HOROVOD = ("__init__", "build_log", "errors", "horovod_patches", "horovod_recipe", "horovod_wheel")
+COMPILES_HOROVOD = (
+    "__init__",
+    "build_log",
+    "errors",
+    "horovod_patch",
+    "horovod_patches",
+    "horovod_recipe",
+    "horovod_rendezvous_patches",
+    "horovod_wheel",
+)
 EXTRAS = ("gcs", "kubernetes", "parquet", "s3", "sql")
 CPU, GPU = "worker", "worker-gpu"  # the extra that brings TensorFlow
 

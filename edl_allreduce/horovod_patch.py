@@ -1,0 +1,15 @@
+"""One change of Horovod's source: what the modules that list changes are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Patch:
+    """One text of Horovod's source, found exactly once, and what takes its place."""
+
+    file: str
+    old: str
+    new: str
+    why: str
