@@ -136,7 +136,7 @@ class JobHandle(ABC):
 
     @abstractmethod
     def events(self, follow: bool = False, steps: bool = False) -> Iterator[dict[str, Any]]:
-        """What has happened to the job, in order: the lines of its history, see `rendezvous.telemetry`.
+        """What has happened to the job, in order: the lines of its history, see `edl_allreduce.history`.
 
         Args:
             follow: go on with what happens from now on, until the job has ended.

@@ -6,16 +6,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from edl_allreduce import storage
 from edl_allreduce.errors import StorageError, UsageError
+from edl_allreduce.history import Line, is_wanted, parsed
 from edl_allreduce.job_folder import RUNS
 from launcher.client import RETRY_SECONDS, Client
-
-Line = dict[str, Any]
-
-STEP_KEYS = {"loss", "tasks", "activity"}  # one of them is in a line of which there are very many
 
 
 def told(client: Client, await_end: Callable[[float], bool], follow: bool, steps: bool) -> Iterator[Line]:
@@ -83,9 +79,6 @@ def _split(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def _lines(texts: Iterable[bytes], steps: bool) -> Iterator[Line]:
     """The lines that are whole; one that was cut off, as its coordinator died, is passed over."""
     for text in texts:
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and (steps or not line.keys() & STEP_KEYS):
+        line = parsed(text)
+        if line is not None and is_wanted(line, steps):
             yield line

@@ -6,19 +6,19 @@ The file is the buffer. Who reads slowly falls behind in it and costs no memory;
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, BinaryIO
+
+from edl_allreduce.history import is_wanted, parsed
 
 if TYPE_CHECKING:
     from rendezvous.coordinator import Coordinator
 
 CHUNK_BYTES = 1 << 18
-STEP_KEYS = {"loss", "tasks", "activity"}  # one of them is in a line of which there are very many
 
 
 async def read(coordinator: Coordinator, follow: bool, steps: bool) -> AsyncGenerator[str, None]:
-    """The lines of the history (see `rendezvous.telemetry`), in order.
+    """The lines of the history (see `edl_allreduce.history`), in order.
 
     Args:
         follow: go on with what is written from now on, until the job has ended.
@@ -67,9 +67,5 @@ class _Lines:
         return [text for line in whole if (text := self._told(line))]
 
     def _told(self, line: bytes) -> str:
-        try:
-            told = json.loads(line)
-        except ValueError:
-            return ""
-        wanted = isinstance(told, dict) and (self._steps or not told.keys() & STEP_KEYS)
-        return line.decode() if wanted else ""
+        told = parsed(line)
+        return line.decode() if told is not None and is_wanted(told, self._steps) else ""

@@ -6,10 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from edl_allreduce import task_spec
 from edl_allreduce.errors import EdlError, JobFailed
 from edl_allreduce.job_folder import JobFolder
-from edl_allreduce.spec import JobSpec
 from launcher import history
 from launcher.handle import error_of
 from launcher.local import logs
@@ -19,8 +17,6 @@ from launcher.recorded import served
 
 if TYPE_CHECKING:
     from edl_allreduce.control.control_pb2 import Status
-
-KEPT = 20  # of the newest rounds, evaluations and epochs
 
 
 class EndedJob(JobWithFolder):
@@ -92,46 +88,15 @@ def last_status(folder: JobFolder) -> Status:
 
 def recalled(folder: JobFolder) -> Status:
     """What the history of a job tells of its status."""
-    from edl_allreduce.control.control_pb2 import Status
+    from google.protobuf.message import DecodeError
 
-    spec, status = spec_of(folder), Status()
-    if spec is not None:
-        status.job, status.target_workers = task_spec.kind_of(spec), spec.elastic.num_workers
-    if isinstance(spec, JobSpec):
-        status.num_epochs = spec.training.num_epochs
-    began = 0.0
+    from edl_allreduce.control import told
+    from edl_allreduce.control.control_pb2 import Dataset
+
+    dataset, known = Dataset(), told.Told()
+    with contextlib.suppress(OSError, DecodeError):
+        dataset.ParseFromString(folder.dataset.read_bytes())
     for line in history.written(folder.history, steps=True):
-        _learn(status, line)
-        began = began or (line.get("time", 0.0) if "cause" in line else 0.0)
-        status.training_seconds = line["time"] - began if began and "time" in line else status.training_seconds
-    for field in (status.rounds, status.evaluations, status.epochs):
-        del field[:-KEPT]
-    return status
-
-
-def _learn(status: Status, line: history.Line) -> None:
-    """Adds to a status what a line of the history says (see `rendezvous.telemetry`)."""
-    match line:
-        case {"step": step, "loss": loss, "epoch": epoch}:
-            status.position.step, status.position.epoch, status.loss = step, epoch, loss
-        case {"round": number, "cause": cause, "kind": kind, "members": members, "first_step": first}:
-            status.rounds.add(number=number, cause=cause, kind=kind, size=len(members), first_step=first)
-            status.round = number
-        case {"round": _, "paused_seconds": seconds} if status.rounds:
-            status.rounds[-1].paused_seconds = seconds
-        case {"round": _, "repeated": records} if status.rounds:
-            status.rounds[-1].repeated_records += records
-        case {"checkpoint": _, "error": error}:
-            status.checkpoint_error = error
-        case {"checkpoint": step}:
-            status.checkpoint.step, status.checkpoint_error = step, ""
-        case {"skipped": records}:
-            status.skipped_records += records
-        case {"evaluation": step, "epoch": epoch, "figures": figures}:
-            status.evaluations.add(step=step, epoch=epoch, values=figures)
-        case {"epoch_end": epoch, "step": step, "figures": figures, "stopped": stopped}:
-            status.epochs.add(epoch=epoch, step=step, values=figures, stopped=stopped)
-        case {"target": target}:
-            status.target_workers = target
-        case {"restart": restarts}:
-            status.coordinator_restarts = restarts
+        with contextlib.suppress(*told.MALFORMED):
+            known.learn(line)
+    return told.recalled(spec_of(folder), dataset, known)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edl_allreduce.history import parsed
 from rendezvous.activity import NAMES
 from rendezvous.dashboard.table import Array, Merge, Table
 
@@ -113,11 +114,7 @@ class Record:
     def read(self, lines: Iterable[str]) -> None:
         """Takes lines of the file; one that is cut off is passed over, its coordinator died while it wrote it."""
         for text in lines:
-            try:
-                line = json.loads(text)
-            except ValueError:
-                line = None
-            self.note(line if isinstance(line, dict) else {})
+            self.note(parsed(text) or {})
 
     def note(self, line: Line) -> None:
         """Takes a line."""

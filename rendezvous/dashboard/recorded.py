@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.control.told import MALFORMED, Told, recalled
 from edl_allreduce.errors import EdlError
+from edl_allreduce.history import parsed
 from edl_allreduce.job_folder import RUNS
 from rendezvous.dashboard.job_view import Controls, LogTail
 from rendezvous.dashboard.live import tail
-from rendezvous.dashboard.recalled import recalled
 from rendezvous.dashboard.record import Record
-from rendezvous.dashboard.recording import HistoryReader, Recording, parsed
-from rendezvous.telemetry import Telemetry
+from rendezvous.dashboard.recording import HistoryReader, Recording
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class RecordedJob:
         self.has_logs = False
         self.loaded, self.ended = asyncio.Event(), asyncio.Event()
         self.record = Record()
-        self._telemetry = Telemetry()
+        self._told = Told()
         self._reader = HistoryReader(recording.url)
         self._dataset = pb.Dataset()
         self._final: pb.Status | None = None
@@ -122,7 +122,9 @@ class RecordedJob:
 
     def _conclude(self) -> None:
         """Makes the status."""
-        status = recalled(self.spec, self._dataset, self._telemetry, self.record)
+        status = recalled(self.spec, self._dataset, self._told)
+        unheard = (pb.WorkerStatus(id=id, state="unheard", rank=-1) for id in sorted(self.record.members))
+        status.workers.extend(unheard)
         if self._final and self._final.HasField("position"):
             status = self._final  # the coordinator's own, which knows more
         elif self._final:
@@ -138,8 +140,8 @@ class RecordedJob:
                 damaged.pop()  # it was cut off when the coordinator before was killed
             try:
                 record.note(line or {})
-                self._telemetry.learn(line or {})
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                self._told.learn(line or {})
+            except MALFORMED:
                 line = None
             if not line and text:
                 damaged.append(record.serial)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
@@ -186,11 +185,3 @@ class HistoryReader:
                         self._number, self._offset = number, 0
                     piece, self._offset = data[self._offset :], max(self._offset, len(data))
                     yield piece
-
-
-def parsed(text: bytes) -> dict[str, Any] | None:
-    """A line of a history; None: it is damaged."""
-    with contextlib.suppress(ValueError, RecursionError):
-        line = json.loads(text)
-        return line if isinstance(line, dict) else None
-    return None
