@@ -41,25 +41,35 @@ def url_of(spec: Job, job: str) -> str:
     return "" if isinstance(spec, EvaluateSpec) else storage.join(spec.output.output, RUNS, job)
 
 
-def restore(url: str, folder: JobFolder) -> bool:
-    """Brings back what a job's mirror holds, into a folder that holds none of it; whether there is any.
+def recall(url: str, folder: JobFolder, restarts: int) -> None:
+    """Brings back what the coordinators before have left; before a job's first one, the record of another job gives way.
+
+    Args:
+        url: see `url_of`; empty: nothing is kept.
+        folder: the job's; nothing is brought back where the disk still has it.
+        restarts: how many coordinators of this job there have been before.
 
     Raises:
-        StorageError: it cannot be read.
+        StorageError: it cannot be read, or not be removed.
     """
+    if url and not restarts:
+        storage.remove_folder(url)  # of another job that had this name
+    elif url and not folder.history.exists():
+        persist(lambda: _restore(url, folder))
+
+
+def _restore(url: str, folder: JobFolder) -> None:
+    """Brings back what a job's mirror holds, into a folder that has no history."""
     names = set(storage.names_in(url) or ())
     for path in (folder.dataset, folder.validation):
-        if path.name in names and not path.exists():
+        if path.name in names:
             storage.write_bytes_atomic(str(path), storage.read_bytes(storage.join(url, path.name)))
-    parts = sorted(name for name in names if PART.fullmatch(name))
-    if not parts or folder.history.exists():
-        return bool(parts)
-    temporary = folder.history.with_suffix(".part")
-    with open(temporary, "wb") as out:
-        for name in parts:
-            out.write(storage.read_bytes(storage.join(url, name)))
-    temporary.replace(folder.history)
-    return True
+    if parts := sorted(name for name in names if PART.fullmatch(name)):
+        temporary = folder.history.with_suffix(".part")
+        with open(temporary, "wb") as out:
+            for name in parts:
+                out.write(storage.read_bytes(storage.join(url, name)))
+        temporary.replace(folder.history)
 
 
 class Mirror:

@@ -12,7 +12,6 @@ from typing import Protocol
 
 from google.protobuf import json_format
 
-from edl_allreduce import storage
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.job_folder import JobFolder, write_whole
 from edl_allreduce.task_spec import Job
@@ -97,10 +96,8 @@ class LocalPlace:
         return spec
 
     async def recall(self, spec: Job) -> None:
-        """It is all there; the record of another job that had this name gives way."""
-        url = mirror.url_of(spec, self.folder.name)
-        if url and not self.restarts:
-            await asyncio.to_thread(storage.remove_folder, url)
+        """See `mirror.recall`."""
+        await asyncio.to_thread(mirror.recall, mirror.url_of(spec, self.folder.name), self.folder, self.restarts)
 
     def keep(self, spec: Job, telemetry: Telemetry) -> None:
         """Begins to mirror the history in the output."""
@@ -109,7 +106,7 @@ class LocalPlace:
             telemetry.listeners.append(self._mirror.note)
 
     async def leave(self) -> None:
-        """Does not happen here."""
+        """Its supervisor starts another one; the output will have the rest of the history from that."""
 
     def provisioner(self, port: int, spec: Job, listener: Callable[[], Listener]) -> Provisioner:
         """Starts processes."""

@@ -28,7 +28,6 @@ from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.errors import EdlError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.spec import JobSpec
-from edl_allreduce.storage_retry import persist
 from edl_allreduce.task_spec import Job
 from rendezvous import mirror
 from rendezvous.coordinator import Coordinator, Site
@@ -103,12 +102,8 @@ class PodPlace:
         return replace(spec, model=replace(spec.model, image=image))
 
     async def recall(self, spec: Job) -> None:
-        """Reads the job's mirror, unless this pod has all of it on its own disk."""
-        url = mirror.url_of(spec, self.folder.name)
-        if url and self.restarts:
-            await asyncio.to_thread(persist, lambda: mirror.restore(url, self.folder))
-        elif url:
-            await asyncio.to_thread(storage.remove_folder, url)  # of another job that had this name
+        """See `mirror.recall`."""
+        await asyncio.to_thread(mirror.recall, mirror.url_of(spec, self.folder.name), self.folder, self.restarts)
 
     def keep(self, spec: Job, telemetry: Telemetry) -> None:
         """Begins to mirror the history in the output."""

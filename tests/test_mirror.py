@@ -67,7 +67,7 @@ def test_a_history_is_there_again_in_another_pod(tmp_path: Path) -> None:
     assert len(parts(url)) == 3 and (tmp_path / "out" / "_runs" / "digits" / "spec.json").read_text() == "{}"
     second = JobFolder(tmp_path / "second" / "digits")
     second.create("{}", "secret")
-    assert mirror.restore(url, second)
+    mirror.recall(url, second, restarts=1)
     assert second.history.read_bytes() == folder.history.read_bytes()
     assert second.dataset.read_bytes() == b"dataset" and not second.validation.exists()
     assert "secret" not in "".join((Path(url) / name).read_text() for name in os.listdir(url))
@@ -145,8 +145,19 @@ def test_the_end_of_a_job_is_kept_as_well(tmp_path: Path) -> None:
 def test_nothing_to_bring_back(tmp_path: Path) -> None:
     folder = a_folder(tmp_path)
     folder.history.unlink()
-    assert not mirror.restore(str(tmp_path / "nowhere"), folder)
+    mirror.recall(str(tmp_path / "nowhere"), folder, restarts=1)
+    mirror.recall("", folder, restarts=0)
     assert not folder.history.exists()
+
+
+def test_the_record_of_another_job_of_that_name_gives_way_to_the_first_coordinator(tmp_path: Path) -> None:
+    before, url = a_folder(tmp_path), url_in(tmp_path)
+    write(before, 1)
+    assert Mirror(url, before).close(10)
+    folder = JobFolder(tmp_path / "again" / "digits")
+    folder.create("{}", "secret")
+    mirror.recall(url, folder, restarts=0)
+    assert parts(url) == [] and not folder.history.exists()
 
 
 def test_what_a_pod_has_on_its_own_disk_is_newer(tmp_path: Path) -> None:
@@ -154,7 +165,7 @@ def test_what_a_pod_has_on_its_own_disk_is_newer(tmp_path: Path) -> None:
     write(folder, 1)
     assert Mirror(url, folder).close(10)
     write(folder, 2)
-    assert mirror.restore(url, folder)
+    mirror.recall(url, folder, restarts=1)
     assert len(folder.history.read_text().splitlines()) == 2
 
 

@@ -1,4 +1,4 @@
-"""What a job's history tells of it, line by line: for whoever takes the job over, and for the status of an ended one."""
+"""What a job's history tells of it, line by line: for whoever takes a job over, and for the status of an ended one."""
 
 from __future__ import annotations
 
