@@ -29,6 +29,7 @@ from rendezvous.coordinator import Coordinator
 from rendezvous.dashboard.door import open_dashboard
 from rendezvous.place import LocalPlace, Place
 from rendezvous.provisioner import Recovered
+from rendezvous.pulse import Pulse, supervisors_pipe
 from rendezvous.service import listen, start_serving
 from rendezvous.state import Phase, State, recovered
 from rendezvous.status import make_status
@@ -138,7 +139,16 @@ async def _serve(job: Prepared, place: Place) -> int:
         provisioner = place.provisioner(port, spec, lambda: coordinator)
         state = _state(spec, await provisioner.recover(), telemetry, last_round, place.restarts)
         place.keep(spec, telemetry)
-        coordinator = Coordinator(spec, job.dataset, place.site, state, telemetry, time.monotonic, job.validation)
+        coordinator = Coordinator(
+            spec,
+            job.dataset,
+            place.site,
+            state,
+            telemetry,
+            time.monotonic,
+            job.validation,
+            Pulse(supervisors_pipe()),
+        )
         await start_serving(server, coordinator)
         write_whole(folder.address, f"{place.address}:{port}")
         place.heed_signals(coordinator)
@@ -198,7 +208,7 @@ def _state(spec: Job, left: Recovered, telemetry: Telemetry, last_round: int, re
 
 async def _departs(coordinator: Coordinator, place: Place) -> bool:
     """Waits for the job's end; whether this coordinator must go before."""
-    ends = [asyncio.create_task(each.wait()) for each in (coordinator.ended, place.departure)]
+    ends = [asyncio.create_task(each.wait()) for each in (coordinator.ended, coordinator.dazed, place.departure)]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for task in ends:
         task.cancel()

@@ -22,8 +22,9 @@ from rendezvous.limits import heartbeat_seconds, make_policy
 from rendezvous.overseer import Overseer
 from rendezvous.presence import EXPORTED, Presence, standing_from_message
 from rendezvous.provisioner import Provisioner
+from rendezvous.pulse import BEAT_SECONDS, Pulse
 from rendezvous.round_setup import RoundSetup
-from rendezvous.state import Cause, Kind, Round, State, WorkerState
+from rendezvous.state import Cause, Kind, Phase, Round, State, WorkerState
 from rendezvous.task_result import write_result
 from rendezvous.telemetry import Telemetry
 from rendezvous.watchdog import Doing
@@ -65,6 +66,11 @@ class Coordinator:
         telemetry: where steps and rounds are noted.
         clock: seconds, monotonic.
         validation: what a model in training is evaluated on.
+        pulse: knows when all this was held up.
+
+    Attributes:
+        ended: the job is over.
+        dazed: this coordinator was held up for so long that it does not know how things are; another one must learn.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class Coordinator:
         telemetry: Telemetry,
         clock: Callable[[], float],
         validation: Dataset | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self.spec, self.dataset, self.site, self.state, self.telemetry = spec, dataset, site, state, telemetry
         self.validation = validation
@@ -91,10 +98,11 @@ class Coordinator:
             self._finish_work,
         )
         self.presences: dict[int, Presence] = {}
-        self.ended = asyncio.Event()
+        self.ended, self.dazed = asyncio.Event(), asyncio.Event()
         self.started_at = clock()
         self._policy = make_policy(spec, self.schedule, site.reconnect_seconds)
         self._clock = clock
+        self._pulse = pulse or Pulse()
         self._provisioner: Provisioner | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._overseer = Overseer(self)
@@ -106,6 +114,7 @@ class Coordinator:
     def start(self, provisioner: Provisioner) -> None:
         """Starts the first workers."""
         self._provisioner = provisioner
+        self._beat()
         self.tell(events.Tick())
         self.work.begin()
 
@@ -157,9 +166,12 @@ class Coordinator:
     # Streams.
 
     def greet(self, hello: pb.Hello) -> Presence | None:
-        """A worker has opened its stream; None when it is not expected (any more)."""
+        """A worker has opened its stream; None when it is not expected (any more), or this coordinator goes."""
         worker = self.state.workers.get(hello.worker_id)
+        if self.dazed.is_set():
+            return None
         if worker is None or worker.state not in UNGREETED:
+            self._doubts_itself()  # this may be a member whose stream is broken, which is still to be noticed here
             return None
         now = self._clock()
         presence = Presence(asyncio.Queue(), now, hello.pid, Doing(pb.WAITING, now))
@@ -216,6 +228,8 @@ class Coordinator:
 
     def part_with(self, worker_id: int, why: str, kind: Kind = Kind.LOST) -> None:
         """A worker's stream has ended, or must end."""
+        if self._doubts_itself():
+            return
         presence = self.presences.pop(worker_id, None)
         if presence:
             presence.outbox.put_nowait(None)
@@ -233,6 +247,18 @@ class Coordinator:
             asyncio.get_running_loop().call_later(patience, self._lose, lost)
         else:
             self._lose(lost)
+
+    def _doubts_itself(self) -> bool:
+        """Whether what streams seem to tell means nothing, since nobody has read them for long."""
+        held_up = self._pulse.was_held_up() and self.state.phase is not Phase.STOPPING
+        if held_up and not (self.state.phase.ended or self.dazed.is_set()):
+            log.warning("this coordinator was held up for long: it goes, so that another one learns how things are")
+            self.dazed.set()
+        return self.dazed.is_set()
+
+    def _beat(self) -> None:
+        self._pulse.beat()
+        asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
 
     def _lose(self, lost: events.Lost) -> None:
         worker = self.state.workers.get(lost.id)

@@ -40,6 +40,8 @@ from rendezvous.state import (
     without,
 )
 
+_MAY_EXPORT = (Phase.EXPORTING, Phase.RECOVERING, Phase.STOPPING)
+
 
 def learn(state: State, event: Event, now: float, policy: Policy) -> State:
     """The state after one event at time `now` (seconds), before anything is decided."""
@@ -71,8 +73,8 @@ def learn(state: State, event: Event, now: float, policy: Policy) -> State:
             return _checkpointed(state, event, now)
         case Broke(_, error, exit_code):
             return failed(state, error, exit_code)
-        case Exported(id) if state.phase in (Phase.EXPORTING, Phase.RECOVERING) and id in state.workers:
-            return replace(state, phase=Phase.DONE)
+        case Exported(id) if state.phase in _MAY_EXPORT and id in state.workers:
+            return replace(state, phase=Phase.DONE, verdict="", exit_code=0)
         case Leased(id) if id in state.workers:
             return put(state, replace(state.workers[id], state=WorkerState.WORKING, since=now))
         case WorkDone():
@@ -105,6 +107,8 @@ def _waiting(state: State, id: int, why: str, now: float) -> State:
 def _greeted(state: State, event: Greeted, now: float) -> State:
     worker = replace(state.workers[event.id], since=now, host=event.host, address=event.address, waits_for="")
     told = event.standing
+    if state.workers[event.id].state is WorkerState.UNHEARD:
+        state = replace(state, deadline=None)  # a job that stops must ask this one, too
     if told is None:
         return put(state, replace(worker, state=WorkerState.PREPARING))
     state = _reached(put(state, replace(worker, state=told.state, position=told.position)), told.position)
@@ -169,7 +173,7 @@ def lost(state: State, event: Lost, policy: Policy) -> State:
         case WorkerState.EXPORTING | WorkerState.SAVING:
             return state if event.excused else _loss_in_place(state, event, policy)
         case WorkerState.UNHEARD:
-            return replace(state, cause=_loss(worker.id, event.why, event.kind))
+            return replace(state, cause=_loss(worker.id, event.why, event.kind), deadline=None)
     return state
 
 

@@ -37,7 +37,7 @@ class Overseer:
         phase = self._coordinator.state.phase
         if phase is Phase.WORKING:
             self._judge_tasks(now)
-        elif phase in (Phase.TRAINING, Phase.PARTING):
+        elif phase in (Phase.TRAINING, Phase.PARTING, Phase.STOPPING):
             self._judge_round(now)
 
     def watch(self, worker_id: int, again: bool = False) -> None:

@@ -264,16 +264,23 @@ def _working(state: State, now: float, policy: Policy) -> Decision:
 
 
 def _stopping(state: State, now: float, policy: Policy) -> Decision:
-    """All part after their step, one writes a checkpoint, the job is over; nobody is waited for too long."""
+    """All part after their step, one writes a checkpoint, the job is over; nobody is waited for too long.
+
+    A trained model that is being written already is completed instead: the job is done then.
+    """
     still = members(state)
     if state.deadline is None:
-        asked: list[Effect] = [AskToPart(state.round.number, still)] if state.round and still else []
-        return replace(state, deadline=now + policy.stop_timeout), asked
+        begun = replace(state, deadline=now + policy.stop_timeout)
+        if in_state(state, WorkerState.UNHEARD) or not (state.round and still):
+            return begun, []
+        if state.workers.keys() >= set(state.round.members):
+            return begun, [AskToPart(state.round.number, still)]
+        return begun, [AbandonRound(state.round.number, still)]  # somebody died together with a coordinator
     if now >= state.deadline:
         return replace(state, phase=Phase.STOPPED), []
     if state.round and still and state.round_failed:
         return replace(state, round_failed=False), [AbandonRound(state.round.number, still)]
-    if still or in_state(state, WorkerState.SAVING):
+    if still or in_state(state, WorkerState.SAVING, WorkerState.EXPORTING, WorkerState.UNHEARD):
         return state, []
     best = max(in_state(state, WorkerState.READY), key=_position, default=None)
     if best is None or best.position is None or not _unsaved(state, best.position):

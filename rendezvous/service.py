@@ -43,6 +43,8 @@ class Service(control_pb2_grpc.CoordinatorServicer):
         if first is grpc.aio.EOF or not first.HasField("hello"):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be Hello")
         presence = self._coordinator.greet(first.hello)
+        if presence is None and self._coordinator.dazed.is_set():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "this coordinator goes, another one comes")
         if presence is None:
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION, f"worker {first.hello.worker_id} is not a member any more"

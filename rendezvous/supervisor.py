@@ -27,6 +27,7 @@ from edl_allreduce.processes import describe_exit, kinship_of, pids, process_of,
 
 MAX_DEATHS = 5  # in a row, of coordinators that were of no use: then the supervisor gives up
 USEFUL_SECONDS = 3.0  # a coordinator that has served, and lived so long, was of use
+HUNG_SECONDS = 30.0  # a coordinator that has given signs of life, and gives none for so long, is killed
 STOP_SECONDS = 30.0  # for the coordinator to save what it has and to end the job, once it has been told to
 CLEANUP_SECONDS = 5.0  # for killed processes to be gone
 FAILED_EXIT_CODE, STOPPED_EXIT_CODE, DEPARTED_EXIT_CODE = 6, 130, 143
@@ -90,14 +91,18 @@ class Supervisor:
         self._folder, self._options = folder, options
         self._told_to_stop = ""  # why; empty: the job goes on
         self._deadline: float | None = None  # then a coordinator that does not stop is killed
+        self._hung_at: float | None = None  # then a coordinator is killed, unless it gives a sign of life before
+        self._heeds = False  # this coordinator minds signals
         self._poll = select.poll()
-        self._signals, wakes = os.pipe()
-        for end in (self._signals, wakes):
+        (self._signals, wakes), (self._beats, self._pulse) = os.pipe(), os.pipe()
+        for end in (self._signals, wakes, self._beats, self._pulse):
             os.set_blocking(end, False)
+        os.set_inheritable(self._pulse, True)
         signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)  # it arrives in the pipe; a program that is started has the default
         self._poll.register(self._signals, select.POLLIN)
+        self._poll.register(self._beats, select.POLLIN)
         with contextlib.suppress(OSError):
             os.fstat(0)
             self._poll.register(0, 0)  # never read, only its end is noticed
@@ -124,26 +129,41 @@ class Supervisor:
 
     def _run_coordinator(self, restarts: int) -> str:
         """How the coordinator ended."""
+        self._hung_at, self._heeds = None, not restarts  # one that takes over has something to save, and is let begin
+        told: list[int] = []
         try:
-            pid = _start_coordinator(self._folder, restarts, self._options)
+            pid = _start_coordinator(self._folder, restarts, self._options, self._pulse)
         except OSError as error:
             return f"could not be started: {error.strerror}"
         while (code := _reap_and_tell(pid)) is None:
-            for number in self._await():
-                os.kill(pid, number)
-            if self._deadline is not None and time.monotonic() >= self._deadline:
+            told += self._await()
+            if self._heeds:
+                for number in told:
+                    os.kill(pid, number)
+                told = []
+            now = time.monotonic()
+            if self._hung_at is not None and now >= self._hung_at:
+                _say("WARNING", f"the coordinator has given no sign of life for {HUNG_SECONDS:g} s: it is killed")
+            if any(when is not None and now >= when for when in (self._deadline, self._hung_at)):
                 os.kill(pid, signal.SIGKILL)
-                self._deadline = None
+                self._deadline = self._hung_at = None
         return describe_exit(code)
 
     def _await(self, most: float | None = None) -> list[int]:
         """Waits for something to happen; returns the signals that ask for the job's end.
 
-        What comes while there is no coordinator waits for the next one, who is told at once.
+        What comes while there is no coordinator waits for the next one, who is told as soon as it heeds signals.
         """
-        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        began, when = time.monotonic(), [each for each in (self._deadline, self._hung_at) if each is not None]
+        left = max(0.0, min(when) - began) if when else None
         patience = min((each for each in (most, left) if each is not None), default=None)
         happened = dict(self._poll.poll(None if patience is None else patience * 1000))
+        now = time.monotonic()
+        if self._beats in happened:
+            os.read(self._beats, 1 << 10)
+            self._hung_at, self._heeds = now + HUNG_SECONDS, True
+        elif self._hung_at is not None and patience is not None and now - began > patience + USEFUL_SECONDS:
+            self._hung_at = now + HUNG_SECONDS  # it was this process that was held up
         if 0 in happened:
             self._poll.unregister(0)
             if happened[0] & select.POLLHUP:
@@ -224,9 +244,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return stat.st_ino, stat.st_mtime_ns
 
 
-def _start_coordinator(folder: JobFolder, restarts: int, options: tuple[str, ...]) -> int:
+def _start_coordinator(folder: JobFolder, restarts: int, options: tuple[str, ...], pulse: int) -> int:
     command = [sys.executable, "-m", "rendezvous", f"--job_folder={folder.path}", *options]
-    return os.posix_spawn(command[0], command, os.environ | {"EDL_RESTARTS": str(restarts)})
+    return os.posix_spawn(command[0], command, os.environ | {"EDL_RESTARTS": str(restarts), "EDL_PULSE": str(pulse)})
 
 
 def _reap() -> dict[int, int]:

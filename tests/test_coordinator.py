@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from edl_allreduce.spec import JobSpec
 
 pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
 
+from rendezvous import events, pulse
 from rendezvous.coordinator import Coordinator
 from rendezvous.coordinator import Site as Where
 from rendezvous.limits import heartbeat_seconds
@@ -261,6 +263,25 @@ def test_a_worker_that_beats_but_gets_no_further_is_dropped() -> None:
     run(test)
 
 
+def test_a_worker_that_hangs_while_the_job_is_told_to_stop_does_not_keep_the_others_from_saving() -> None:
+    async def test() -> None:
+        async with site(num_workers=2, worker_timeout=0.5) as job:
+            members = [Member(job.address, id) for id in (0, 1)]
+            for member in members:
+                await member.join()
+            for member in members:
+                await member.hears("round")
+            job.coordinator.tell(events.Stopped("stopped by SIGINT"))
+            async with members[0].doing(pb.REDUCING), members[1].doing(pb.COMPUTING):
+                await members[0].hears("reform")
+                assert (await members[0].hears("abandon")).abandon.round == 1
+            await members[0].part(1, 7, offset=7 * 32)
+            await members[0].hears("checkpoint")
+            assert job.provisioner.killed == [1]
+
+    run(test)
+
+
 def test_a_coordinator_that_was_held_up_itself_blames_nobody() -> None:
     async def test() -> None:
         async with site(num_workers=2, worker_timeout=0.5) as job:
@@ -276,6 +297,61 @@ def test_a_coordinator_that_was_held_up_itself_blames_nobody() -> None:
             assert job.provisioner.killed == [] and not job.coordinator.state.round_failed
 
     run(test)
+
+
+def test_a_coordinator_that_was_held_up_for_long_does_not_take_broken_streams_for_lost_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pulse, "HELD_UP_SECONDS", 0.3)
+
+    async def test() -> None:
+        async with site(num_workers=2, worker_timeout=0.5) as job:
+            members = [Member(job.address, id) for id in (0, 1)]
+            for member in members:
+                await member.join()
+            for member in members:
+                await member.hears("round")
+            assert not job.coordinator.dazed.is_set()
+            await asyncio.sleep(0.01)
+            time.sleep(0.4)  # the process is stopped
+            await members[1].die()  # it gives up, and greets anew
+            await asyncio.wait_for(job.coordinator.dazed.wait(), 5)
+            again = Member(job.address, 1)
+            await again.say(hello=pb.Hello(worker_id=1, standing=pb.Standing(state="training")))
+            assert await again.refusal() == (grpc.StatusCode.UNAVAILABLE, "this coordinator goes, another one comes")
+            assert job.provisioner.killed == [] and set(job.coordinator.state.workers) == {0, 1}
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("beats", "asked", "doubtful"),
+    [
+        ((), 9.0, False),  # it has not begun
+        ((0.0, 0.5, 1.0), 3.4, False),
+        ((0.0, 0.5, 1.0), 3.6, True),  # it has just come to itself
+        ((0.0, 0.5, 3.1, 3.6), 6.0, True),
+        ((0.0, 0.5, 3.1, 3.6, 4.1, 4.6, 5.1, 5.6, 6.1), 6.2, False),  # it has read by now what had come meanwhile
+    ],
+)
+def test_after_a_pause_a_coordinator_doubts_for_a_while(beats: tuple[float, ...], asked: float, doubtful: bool) -> None:
+    times = iter([each for beat in beats for each in (beat, beat)] + [asked, asked])
+    felt = pulse.Pulse(clock=lambda: next(times))
+    for _ in beats:
+        felt.beat()
+    assert felt.was_held_up() is doubtful
+
+
+def test_the_supervisor_is_told_every_beat() -> None:
+    listens, tells = os.pipe()
+    os.set_blocking(tells, False)
+    felt = pulse.Pulse(tells)
+    felt.beat()
+    felt.beat()
+    assert os.read(listens, 9) == b".."
+    os.close(listens)
+    felt.beat()  # it is gone: its own business
+    os.close(tells)
 
 
 def test_a_round_in_which_all_wait_for_each_other_is_abandoned() -> None:

@@ -424,6 +424,48 @@ def test_nothing_new_is_nothing_to_save() -> None:
     assert state.phase is Phase.STOPPED
 
 
+def test_a_trained_model_that_is_being_written_is_completed_although_the_job_is_told_to_stop() -> None:
+    exporter = Worker(0, WorkerState.EXPORTING, 90.0, "host", position=END)
+    state = gathering(exporter, ready(1, END), phase=Phase.EXPORTING)
+    state, effects = decide(state, Stopped("stopped by SIGINT"), policy=SAVING)
+    assert effects == [] and state.phase is Phase.STOPPING
+    done, effects = decide(state, Exported(0), policy=SAVING)
+    assert effects == [EndJob()] and (done.phase, done.exit_code, done.verdict) == (Phase.DONE, 0, "")
+    _, effects = decide(state, Lost(0, "x"), policy=SAVING)  # somebody else has what would be lost
+    assert effects == [AskToCheckpoint(1)]
+
+
+def recovering(*ids: int) -> State:
+    """After a restart of the coordinator; nobody has greeted."""
+    workers = [Worker(id, WorkerState.UNHEARD, 99.0) for id in ids]
+    return gathering(*workers, phase=Phase.RECOVERING, next_round=4, cause=None)
+
+
+def test_a_job_that_is_stopped_while_its_coordinator_is_restarted_saves_what_it_has() -> None:
+    round = Round(3, (0, 1), AT)
+    trains = Standing(WorkerState.TRAINING, AT, round, False)
+    state, effects = decide(recovering(0, 1), Stopped("x"), policy=SAVING)
+    assert effects == [] and state.phase is Phase.STOPPING
+    state, effects = decide(state, Greeted(0, "h", "", trains), policy=SAVING)
+    assert effects == []
+    state, effects = decide(state, Greeted(1, "h", "", trains), policy=SAVING)
+    assert effects == [AskToPart(3, (0, 1))]
+    _, effects = decide(state, Parted(0, 3, AT), Parted(1, 3, AT), policy=SAVING)
+    assert effects == [AskToCheckpoint(0)]
+
+
+def test_a_job_is_stopped_whose_coordinator_died_together_with_a_worker() -> None:
+    trains = Standing(WorkerState.TRAINING, AT, Round(3, (0, 1, 2), AT), False)
+    before, _ = decide(recovering(0, 1), Stopped("x"), policy=SAVING)  # of worker 2 nothing is left
+    _, effects = decide(before, Greeted(0, "h", "", trains), Greeted(1, "h", "", trains), policy=SAVING)
+    assert effects == [AbandonRound(3, (0, 1))]
+    alone, _ = decide(before, Greeted(0, "h", "", trains), policy=SAVING)
+    state, effects = decide(alone, Tick(), now=111.0, policy=SAVING)
+    assert effects == [Drop(1, "was unheard of for 10 s"), AbandonRound(3, (0,))]  # nor of worker 1, it turns out
+    _, effects = decide(state, Parted(0, 3, AT, "broken"), policy=SAVING)
+    assert effects == [AskToCheckpoint(0)]
+
+
 # Hung workers and broken networks.
 
 

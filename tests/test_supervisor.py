@@ -33,6 +33,8 @@ def end(phase, exit_code):
     sys.exit(exit_code)
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
+def beat():
+    os.write(int(os.environ["EDL_PULSE"]), b".")
 def worker(*command):
     return os.posix_spawnp("sleep", ["sleep", *(command or ["600"])], os.environ)
 say("up", os.getpid())
@@ -214,6 +216,44 @@ def test_a_signal_while_there_is_no_coordinator_is_not_lost(site: Site) -> None:
     assert site.ended(130).message == "stopped by SIGTERM" and len(site.said()) == 1
 
 
+def test_a_coordinator_that_takes_over_is_told_once_it_heeds_signals(site: Site) -> None:
+    process = site.start("""
+        if restarts == 0:
+            die()
+        say("importing")
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+        signal.signal(signal.SIGTERM, lambda number, frame: (say("saves"), end("stopped", 130)))
+        beat()
+        signal.pause()
+    """)
+    site.said(3)
+    process.terminate()
+    (site.folder.path / "go").touch()
+    assert site.ended(130).message == "" and site.said()[-1] == "1 saves"
+
+
+def test_a_coordinator_that_hangs_is_killed_once_it_has_given_signs_of_life(site: Site) -> None:
+    site.start(
+        """
+        if restarts:
+            end("done", 0)
+        time.sleep(0.8)  # it indexes, and has not begun
+        beat()
+        say("began")
+        worker()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        """,
+        HUNG_SECONDS=0.5,
+    )
+    assert site.ended(0).phase == "done"
+    assert [line.partition(" (")[0] for line in site.log()[:2]] == [
+        "WARNING the coordinator has given no sign of life for 0.5 s: it is killed",
+        "WARNING the coordinator ended unexpectedly",
+    ]
+    assert [line.split()[1] for line in site.said()] == ["up", "began", "up"]
+
+
 def test_a_coordinator_that_does_not_obey_is_killed(site: Site) -> None:
     process = site.start("worker(); os.kill(os.getpid(), signal.SIGSTOP)", STOP_SECONDS=0.3)
     site.said(1)
@@ -257,7 +297,7 @@ def test_a_detached_job_survives_its_launcher_but_not_its_supervisor(site: Site)
     )
     assert process.stdin
     process.stdin.close()
-    assert site.said(2)[1].split()[2:].count("pipe") == 1, "nobody but the supervisor holds the other end"
+    assert site.said(2)[1].split()[2:].count("pipe") == 2, "standing for the launcher's life, and for its own"
     assert process.poll() is None
     process.kill()
     process.wait()
