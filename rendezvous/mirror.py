@@ -42,7 +42,7 @@ def url_of(spec: Job, job: str) -> str:
 
 
 def recall(url: str, folder: JobFolder, restarts: int) -> None:
-    """Brings back what the coordinators before have left; before a job's first one, the record of another job gives way.
+    """Brings back what coordinators before have left; before a job's first one, the record of another job gives way.
 
     Args:
         url: see `url_of`; empty: nothing is kept.

@@ -17,6 +17,7 @@ from edl_allreduce.job_folder import JobFolder, write_whole
 from edl_allreduce.task_spec import Job
 from rendezvous import events, mirror
 from rendezvous.coordinator import Coordinator, Site
+from rendezvous.logs import FolderLogs, Logs
 from rendezvous.mirror import Mirror
 from rendezvous.provisioner import Listener, Provisioner
 from rendezvous.provisioner.local import LocalProvisioner
@@ -36,6 +37,7 @@ class Place(Protocol):
         restarts: how many coordinators of this job there have been before.
         address, port: where it listens; port 0: any that is free.
         tls: how its clients know it; None: nobody else can be met there.
+        logs: of the job.
         open_to_readers: whether its dashboard may be read without the token.
         departure: set when this coordinator must go although the job goes on.
     """
@@ -46,6 +48,7 @@ class Place(Protocol):
     address: str
     port: int
     tls: Tls | None
+    logs: Logs
     open_to_readers: bool
     departure: asyncio.Event
 
@@ -83,6 +86,7 @@ class LocalPlace:
         self.site = Site(folder.name, ADDRESS, str(folder.path))
         self.address, self.port = ADDRESS, _port_before(folder)
         self.tls: Tls | None = None
+        self.logs: Logs = FolderLogs(folder)
         self.departure = asyncio.Event()
         self._mirror: Mirror | None = None
 

@@ -31,8 +31,10 @@ from edl_allreduce.spec import JobSpec
 from edl_allreduce.task_spec import Job
 from rendezvous import mirror
 from rendezvous.coordinator import Coordinator, Site
+from rendezvous.logs import Logs
 from rendezvous.mirror import Mirror
 from rendezvous.place import status_to_json, write_status
+from rendezvous.pod_logs import PodLogs
 from rendezvous.provisioner import Listener, Provisioner
 from rendezvous.provisioner.job_state import JobState
 from rendezvous.provisioner.kubernetes import Api
@@ -65,6 +67,7 @@ class PodPlace:
         self.departure = asyncio.Event()
         self._owner = Owner(folder.name, os.environ["EDL_JOB_UID"])
         self._settings = WorkerPods.from_json((Path(CONFIG_FOLDER) / WORKERS_FILE).read_text(encoding="utf-8"))
+        self.logs: Logs = PodLogs(api, self._owner, os.environ["POD_NAME"], self._settings.container)
         self._mirror: Mirror | None = None
 
     @staticmethod

@@ -20,12 +20,14 @@ from typing import Any
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.position import position_to_message
 from edl_allreduce.dataset import make_dataset
+from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.position import Position
 from edl_allreduce.recordio import ChunkRef
 from edl_allreduce.spec import JobSpec
 from rendezvous.coordinator import Coordinator, Site
 from rendezvous.dashboard import serve
 from rendezvous.dashboard.server import Dashboard
+from rendezvous.logs import FolderLogs
 from rendezvous.provisioner import Recovered
 from rendezvous.state import Phase, State, WorkerState, recovered
 from rendezvous.telemetry import Telemetry
@@ -200,7 +202,9 @@ async def pretended(
         coordinator = Coordinator(spec, dataset, Site(folder.name, "127.0.0.1"), state, telemetry, time.monotonic)
         provisioner = Pretending()
         coordinator.start(provisioner)
-        dashboard = await serve(coordinator, token=TOKEN, address="127.0.0.1", port=port, **settings)
+        dashboard = await serve(
+            coordinator, FolderLogs(JobFolder(folder)), token=TOKEN, address="127.0.0.1", port=port, **settings
+        )
         try:
             yield Pretence(coordinator, provisioner), dashboard
         finally:

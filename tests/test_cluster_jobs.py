@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from sklearn.datasets import load_iris
 from edl_allreduce import cluster as names
 from edl_allreduce.trained_model_pb2 import TrainedModel
 from edl_allreduce.worker.audit import consumed
+from launcher.jobs import attach
 from tests.clusters import Cluster, ClusterJob
 from tests.jobs import BATCH, REPOSITORY, Job, assert_done, weights
 
@@ -120,6 +122,13 @@ def edl(cluster: Cluster, *words: str) -> str:
     return done.stdout
 
 
+def page_of(url: str, path: str) -> Any:
+    """What a dashboard's API answers."""
+    base, token = url.split("#token=")
+    with urllib.request.urlopen(urllib.request.Request(f"{base}api/{path}", headers={"X-EDL-Token": token})) as answer:
+        return json.load(answer)
+
+
 def ids(pods: dict[str, Any]) -> set[int]:
     """The workers of pods."""
     return {int(pod.metadata.labels[names.LABEL_WORKER]) for pod in pods.values()}
@@ -143,6 +152,10 @@ def test_whatever_happens_to_its_pods(cluster: Cluster, data: str, alone: dict[s
     job = train(cluster, data, "stormy")
     job.trains_with(3)
     job.goes_on()
+    with attach(job.name, "kubernetes", cluster.namespace).dashboard() as url:  # by the coordinator's own rights
+        for log in ("coordinator/log", "workers/0/log"):
+            tail = page_of(url, log)
+            assert tail["lines"] and not tail["unavailable"], tail
 
     before = newest(job)
     cluster.kubectl("delete", "pod", names.worker_pod_name(job.name, 0), "--wait=false")

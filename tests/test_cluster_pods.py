@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from edl_allreduce.cluster import FINAL_STATUS, LABEL_JOB, NEXT_ID, WORKER_MEMORY, WorkerPods, labels, state_name
+from rendezvous.logs import LogTail
+from rendezvous.pod_logs import PodLogs
 from rendezvous.provisioner.job_state import JobState, Superseded
 from rendezvous.provisioner.kubernetes import Api, Expired
 from rendezvous.provisioner.pod_keeper import PodKeeper
@@ -210,15 +212,19 @@ def _evict(job: Job, worker_id: int) -> None:
 
 def test_pods_that_end_by_themselves_stay_for_their_logs(namespace: tuple[Any, str]) -> None:
     async def test() -> None:
-        async with a_job(namespace, "exit(3)") as job:
+        async with a_job(namespace, "print('this is why'); exit(3)") as job:
             keeper = await job.keeper(keep_finished=1)
             keeper.start(0)
             await job.until(lambda: 0 in job.ended)
             assert job.ended[0] == ("ended with exit code 3", False) and job.started == {0}
             assert list(job.pods()) == [job.pod(0)]
+            logs = PodLogs(job.apis[0], job.owner, "coordinator", "worker")
+            assert await logs.tail(0, 5) == LogTail(["this is why"])
+            assert await PodLogs(job.apis[0], Owner(job.name, "1"), "", "worker").tail(0, 5) != LogTail(["this is why"])
             keeper.start(1)
             await job.until(lambda: 1 in job.ended)
             await job.only(1)
+            assert (await logs.tail(0, 5)).unavailable == "its pod is gone, and with it its log"
             await keeper.close(0)
 
     run(test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edl_allreduce.control import control_pb2 as pb
+from edl_allreduce.job_folder import JobFolder
 from rendezvous.activity import Tally
-from rendezvous.dashboard.live import read_history, tail
+from rendezvous.dashboard.live import read_history
 from rendezvous.dashboard.messages import to_plain
 from rendezvous.dashboard.record import EVENTS_KEPT, NAMES_KEPT, Record, curves
 from rendezvous.dashboard.table import Merge, Table
+from rendezvous.logs import FolderLogs
 from tests.dashboards import past
 
 COLUMNS = {"x": Merge.LAST, "sum": Merge.SUM, "low": Merge.LOW, "high": Merge.HIGH}
@@ -157,12 +160,15 @@ def test_a_history_of_somebody_else_breaks_nothing(tmp_path: Path, line: Any) ->
 
 
 def test_a_log_is_read_from_its_end(tmp_path: Path) -> None:
-    log = tmp_path / "log"
+    folder = JobFolder(tmp_path)
+    folder.logs.mkdir()
+    log = folder.worker_log(7)
     log.write_text("".join(f"{number:09}\n" for number in range(100_000)))
-    found = tail(log, 3)
+    found = asyncio.run(FolderLogs(folder).tail(7, 3))
     assert (found.lines, found.truncated) == (["000099997", "000099998", "000099999"], True)
     log.write_text("")
-    assert tail(log, 3).lines == []
+    assert asyncio.run(FolderLogs(folder).tail(7, 3)).lines == []
+    assert asyncio.run(FolderLogs(folder).tail(None, 3)).unavailable == f"there is no log {folder.coordinator_log}"
 
 
 def test_messages_keep_their_numbers() -> None:

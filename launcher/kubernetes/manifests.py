@@ -168,6 +168,7 @@ def _role(request: Request, found: Found) -> Manifest:
     """All that the coordinator may do."""
     rules = [
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "get", "list", "watch", "delete"]},
+        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
         {
             "apiGroups": [""],
             "resources": ["configmaps"],

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rendezvous.coordinator import Coordinator
     from rendezvous.dashboard.server import Dashboard
+    from rendezvous.logs import Logs
     from rendezvous.tls import Tls
 
 
 async def serve(
     coordinator: Coordinator,
+    logs: Logs,
     *,
     token: str,
     address: str,
@@ -27,6 +29,7 @@ async def serve(
     """Serves the dashboard of a job until it is closed.
 
     Args:
+        logs: of the job.
         token: who holds it may read and steer the job.
         address, port: where to listen; port 0: any that is free.
         tls: None: plain HTTP, for this machine only.
@@ -43,4 +46,4 @@ async def serve(
 
     names = frozenset(name.lower().rstrip(".") for name in hosts)
     rules = Rules(token, names, proxied=tls is not None, open_to_readers=open_to_readers)
-    return await start(JobSite(LiveJob(coordinator)), rules, address, port, tls)
+    return await start(JobSite(LiveJob(coordinator, logs)), rules, address, port, tls)

@@ -44,6 +44,7 @@ async def _in_pod(coordinator: Coordinator, place: Place, token: str) -> Dashboa
     service = service_name(job, os.environ.get("POD_NAMESPACE", ""))
     return await serve(
         coordinator,
+        place.logs,
         token=token,
         address=place.address,
         port=DASHBOARD_PORT,
@@ -55,7 +56,7 @@ async def _in_pod(coordinator: Coordinator, place: Place, token: str) -> Dashboa
 
 async def _here(coordinator: Coordinator, place: Place, token: str) -> Dashboard:
     serve_on = functools.partial(
-        serve, coordinator, token=token, address=place.address, open_to_readers=place.open_to_readers
+        serve, coordinator, place.logs, token=token, address=place.address, open_to_readers=place.open_to_readers
     )
     port = port_before(place.folder)
     try:

@@ -7,27 +7,12 @@ shown in the same way.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.task_spec import Job
 from rendezvous.dashboard.record import Record
-
-
-@dataclass(frozen=True)
-class LogTail:
-    """The end of a log.
-
-    Attributes:
-        lines: the newest ones, oldest first.
-        truncated: there is more before them.
-        unavailable: why there are none, for people; empty: there are.
-    """
-
-    lines: list[str] = field(default_factory=list)
-    truncated: bool = False
-    unavailable: str = ""
+from rendezvous.logs import LogTail
 
 
 class Controls(Protocol):

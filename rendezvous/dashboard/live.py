@@ -6,16 +6,15 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edl_allreduce.control import control_pb2 as pb
-from edl_allreduce.job_folder import JobFolder
 from rendezvous import events
 from rendezvous.activity import WORDS
-from rendezvous.dashboard.job_view import Controls, LogTail
+from rendezvous.dashboard.job_view import Controls
 from rendezvous.dashboard.record import Line, Record
+from rendezvous.logs import Logs, LogTail
 from rendezvous.status import make_status
 
 if TYPE_CHECKING:
@@ -23,18 +22,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOG_BYTES = 1 << 18  # of a log that are looked at
-
 
 class LiveJob:
     """See `job_view.JobView`.
 
     Args:
         coordinator: of the job.
+        logs: of the job.
     """
 
-    def __init__(self, coordinator: Coordinator) -> None:
-        self._coordinator = coordinator
+    def __init__(self, coordinator: Coordinator, logs: Logs) -> None:
+        self._coordinator, self._logs = coordinator, logs
         self.name, self.spec = coordinator.site.name, coordinator.spec
         self.controls: Controls | None = LiveControls(coordinator)
         self.loaded, self.ended = asyncio.Event(), coordinator.ended
@@ -66,18 +64,7 @@ class LiveJob:
         }
 
     async def log(self, worker: int | None, lines: int) -> LogTail:
-        who = "" if worker is None else f" --worker={worker}"
-        elsewhere = LogTail(unavailable=f"its log is not on the coordinator's disk: edl logs {self.name}{who}")
-        if self._history is None:
-            return elsewhere
-        folder = JobFolder(self._history.parent)
-        path = folder.coordinator_log if worker is None else folder.worker_log(worker)
-        try:
-            return await asyncio.to_thread(tail, path, lines)
-        except FileNotFoundError:
-            return elsewhere
-        except OSError as error:
-            return LogTail(unavailable=f"its log cannot be read: {error.strerror}")
+        return await self._logs.tail(worker, lines)
 
     def extra(self) -> dict[str, Any]:
         return {"lanes": self._coordinator.dataset.lanes, "tasks": len(self._coordinator.dataset.tasks)}
@@ -132,18 +119,3 @@ def read_history(path: Path, size: int) -> Record:
 
         record.read(known())
     return record
-
-
-def tail(path: Path, lines: int) -> LogTail:
-    """The last lines of a file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - LOG_BYTES))
-        text = file.read(LOG_BYTES).decode("utf-8", "replace")
-    found = deque(text.splitlines(), lines + 1)
-    whole = list(found)[-lines:]
-    return LogTail(whole, truncated=len(found) > lines or size > LOG_BYTES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -14,10 +13,10 @@ from edl_allreduce.control.told import MALFORMED, Told, recalled
 from edl_allreduce.errors import EdlError
 from edl_allreduce.history import parsed
 from edl_allreduce.job_folder import RUNS
-from rendezvous.dashboard.job_view import Controls, LogTail
-from rendezvous.dashboard.live import tail
+from rendezvous.dashboard.job_view import Controls
 from rendezvous.dashboard.record import Record
 from rendezvous.dashboard.recording import HistoryReader, Recording
+from rendezvous.logs import FolderLogs, LogTail
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +97,8 @@ class RecordedJob:
         return {}
 
     async def log(self, worker: int | None, lines: int) -> LogTail:
-        folder = self.recording.job_folder
-        if folder:
-            path = folder.coordinator_log if worker is None else folder.worker_log(worker)
-            with contextlib.suppress(OSError):
-                return await asyncio.to_thread(tail, path, lines)
+        if folder := self.recording.job_folder:
+            return await FolderLogs(folder).tail(worker, lines)
         return LogTail(unavailable="logs are not recorded in the output; they stay where the job has run")
 
     def extra(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ config = Later("kubernetes.config", "kubernetes", "a job on Kubernetes")
 CALL_SECONDS = (5.0, 30.0)  # to connect, and between two pieces of an answer
 WATCH_SECONDS = 240  # the server ends a watch then; it is begun again where it was
 IMAGE_SECONDS = 20  # for a node to tell which image a container that runs already was started from
+LOG_BYTES = 4 << 20  # of a log, at most: a node hands on lines in pieces of 16 KB
 QUIET_SECONDS = 90.0  # the server says at least once a minute that a watch goes on
 PODS = "/api/v1/namespaces/{namespace}/pods"
 _CONFLICT, _GONE, _NOT_FOUND, _BUSY = 409, 410, 404, 429
@@ -139,6 +140,19 @@ class Api:
                 if "spec" in newer and (image := pinned_image(newer, container)) is not None:
                     return image
         return ""
+
+    def end_of_log(self, name: str, container: str, lines: int) -> bytes:
+        """The last lines of a pod's container. Raises Refused, Unreachable."""
+        import urllib3
+
+        query = [("container", container), ("tailLines", str(lines)), ("limitBytes", str(LOG_BYTES))]
+        response = self._call("GET", f"{PODS}/{name}/log", None, query, CALL_SECONDS, stream=True)
+        try:
+            return bytes(response.read())
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unreachable(_why(error)) from error
+        finally:
+            response.close()
 
     # The job itself.
 
