@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CALL_SECONDS = 10.0  # for the answer to a single call
+CONNECT_SECONDS = 5  # for a coordinator to take up a connection
+HUNG_SECONDS = 60.0  # longer than it takes until a coordinator that hangs is killed
 RETRY_SECONDS = 0.2  # between two tries
 POLL_SECONDS = 0.02  # between two looks at the address file
 WATCH_SECONDS = 0.2  # between two statuses, at least
@@ -84,7 +86,11 @@ class Client:
 
         # gRPC would take http_proxy for this machine's own addresses, too; and with connections shared between
         # channels, a new channel would wait for the end of an old one's back-off.
-        options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+        options: list[tuple[str, Any]] = [
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.min_reconnect_backoff_ms", CONNECT_SECONDS * 1000),  # a process that hangs lets us connect only half
+        ]
         if self._way.certificate:
             options.append(("grpc.ssl_target_name_override", self._way.host))
             credentials = grpc.ssl_channel_credentials(self._way.certificate)
@@ -157,10 +163,19 @@ class Client:
             if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise JobFailed(f"job {self._way.name}: its coordinator answers {code.name}: {details}")
             if time.monotonic() >= patience_until:
-                silent = f"its coordinator at {address} has not answered for {patience:g} s"
-                raise JobFailed(f"job {self._way.name}: {silent}; {self._way.logs_hint}")
+                raise self.silence(address, patience)
             self._await_end(RETRY_SECONDS)
         raise JobFailed(f"job {self._way.name} has ended: {self._way.how_it_ended()}")
+
+    @property
+    def following_patience(self) -> float:
+        """Seconds in which a coordinator that hangs is followed by another one."""
+        return self._way.patience + HUNG_SECONDS
+
+    def silence(self, address: str, seconds: float) -> JobFailed:
+        """What is wrong when the coordinator at an address has not answered for so long."""
+        silent = f"its coordinator at {address} has not answered for {seconds:g} s"
+        return JobFailed(f"job {self._way.name}: {silent}; {self._way.logs_hint}")
 
     def _metadata(self) -> tuple[tuple[str, str]]:
         return (("authorization", f"Bearer {self._way.token()}"),)

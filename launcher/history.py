@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -23,20 +24,26 @@ def told(client: Client, await_end: Callable[[float], bool], follow: bool, steps
         await_end: waits for the job's end, at most so many seconds; says whether it has ended.
         follow: go on with what happens until the job has ended.
         steps: every step, and every task of an evaluation or a prediction, as well.
+
+    Raises:
+        JobFailed: no coordinator answers any more.
     """
     import grpc
 
-    count = 0
+    count, silent_since = 0, None
     while (address := client.await_address()) is not None:
         with client.connected(address) as stub:
             try:
                 for number, event in enumerate(client.events(stub, follow, steps)):
+                    silent_since = None
                     if number >= count:
                         count += 1
                         yield json.loads(event.json)
                 return
             except grpc.RpcError:  # it is not there yet, or any more
-                pass
+                silent_since = silent_since or time.monotonic()
+        if silent_since and time.monotonic() - silent_since > client.following_patience and not await_end(0):
+            raise client.silence(address, client.following_patience)
         await_end(RETRY_SECONDS)
 
 

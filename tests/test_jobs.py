@@ -18,7 +18,7 @@ import launcher
 from edl_allreduce.errors import EdlError, JobFailed, UsageError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.processes import Process, process_of
-from launcher import client, followed
+from launcher import client, followed, history
 from launcher.handle import RUNNING
 from launcher.jobs import attach, match, places, summaries
 from launcher.local import jobs as local_jobs
@@ -208,6 +208,23 @@ def test_a_coordinator_that_does_not_answer(listens: bool, tmp_path: Path, monke
             JobFailed, match=r"^job a: its coordinator at 127\.0\.0\.1:\d+ has not answered for 0\.5 s; see "
         ):
             client.Client(way.LocalWay(made), threading.Event().wait).scale(2)
+
+
+def test_events_are_not_waited_for_without_end_where_no_coordinator_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "HUNG_SECONDS", 0.3)
+    monkeypatch.setattr(way.LocalWay, "patience", 0.2)
+    made = folder("a", tmp_path)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        made.address.write_text(f"127.0.0.1:{silent.getsockname()[1]}")
+        ended = threading.Event()
+        lines = history.told(client.Client(way.LocalWay(made), ended.wait), ended.wait, True, False)
+        with pytest.raises(
+            JobFailed, match=r"^job a: its coordinator at 127\.0\.0\.1:\d+ has not answered for 0\.5 s; "
+        ):
+            list(lines)
 
 
 def test_a_wrong_token_is_said_so(forever: runner.LocalJob) -> None:
