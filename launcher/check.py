@@ -6,15 +6,16 @@ import importlib.util
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edl_allreduce import records
-from edl_allreduce.errors import StorageError, UsageError, did_you_mean
+from edl_allreduce.errors import ModelError, StorageError, UsageError, did_you_mean
 from edl_allreduce.job_folder import RUNS
 from edl_allreduce.spec import JobSpec, ModelSpec, OutputSpec
 from edl_allreduce.task_spec import EvaluateSpec, Job, PredictSpec, TaskSpec
 from launcher.declared import declared_names
+from launcher.taken import taken
 
 TENSORBOARD = "tensorboard"
 OF_SQL = SQL_STATEMENT, SQL_DATA = "statement.sql", "_data"  # what `edl sql` keeps beside a model
@@ -28,7 +29,7 @@ def check(job: Job) -> None:
 
     Raises:
         UsageError: model_zoo, a name in it, output or resume is wrong, or a package of the worker is missing.
-        ModelError: a file of the model is not Python.
+        ModelError: a file of the model is not Python, or nothing in it takes a param.
         StorageError: data matches no file, or cannot be listed.
     """
     if not isinstance(job, JobSpec):
@@ -75,20 +76,38 @@ def check_predictions(job: PredictSpec) -> None:
 
 
 def check_model(model: ModelSpec) -> None:
-    """Finds the files of model_def, input_fn, loss and optimizer, and their names in them."""
+    """Finds the files of model_def, input_fn, loss and optimizer, and their names in them; then what takes params."""
     from edl_allreduce.contracts.resolve import locate
 
     home = locate(model.model_zoo, model.model_def)
     hint = "" if home.name else f"; to use a class or function of it, write --model_def={model.model_def}.NAME"
     _check_name("model_def", home.file, home.name or "custom_model", hint)
+    takers = [(home.file, home.name or "custom_model")]
     for flag, dotted in (("input_fn", model.input_fn), ("loss", model.loss), ("optimizer", model.optimizer)):
         if "." in dotted:
             place = locate(model.model_zoo, dotted, flag)
             if not place.name:
                 raise UsageError(f"--{flag}: expected FILE.NAME, got the file {place.file}")
             _check_name(flag, place.file, place.name)
-        elif dotted and flag == "input_fn":  # a loss or optimizer without a dot may be one of Keras
+            takers.append((place.file, place.name))
+        elif dotted and (flag == "input_fn" or dotted in (_names_in(home.file) or ())):  # else it may be one of Keras
             _check_name(flag, home.file, dotted)
+            takers.append((home.file, dotted))
+    if not model.metrics:  # they may be from anywhere
+        _check_params(model, takers)
+
+
+def _check_params(model: ModelSpec, takers: Sequence[tuple[str, str]]) -> None:
+    """Refuses params that certainly nothing takes; the first taker is the model."""
+    found = [taken(Path(file).read_bytes(), file, name) for file, name in takers]
+    known = {"learning_rate", "schema"}.union(*(each.anywhere for each in found if each))
+    if None in found or not (unknown := [name for name in model.values if name not in known]):
+        return
+    (file, maker), first = takers[0], found[0]
+    assert first
+    near = did_you_mean(unknown[0], {*first.wanted, *(name for each in found[1:] if each for name in each.wanted)})
+    takes = ", ".join(name for name in first.wanted if name != "schema") or "none"
+    raise ModelError(f"{file}: there is no parameter {unknown[0]!r}{near}; {maker} takes {takes}")
 
 
 def check_reader(model: ModelSpec, data_format: str) -> bool:
@@ -99,7 +118,7 @@ def check_reader(model: ModelSpec, data_format: str) -> bool:
     from edl_allreduce.contracts.resolve import locate
 
     file = locate(model.model_zoo, model.model_def).file
-    names = declared_names(Path(file).read_bytes(), file)
+    names = _names_in(file)
     there, wanted = names is None or OWN_READER in names, data_format == records.CUSTOM
     if wanted and not there:
         raise UsageError(f"--data_format=custom: {file} defines no {OWN_READER}")
@@ -108,9 +127,13 @@ def check_reader(model: ModelSpec, data_format: str) -> bool:
     return wanted
 
 
+def _names_in(file: str) -> frozenset[str] | None:
+    return declared_names(Path(file).read_bytes(), file)
+
+
 def _check_name(flag: str, file: str, name: str, hint: str = "") -> None:
     try:
-        names = declared_names(Path(file).read_bytes(), file)
+        names = _names_in(file)
     except OSError as error:
         raise UsageError(f"--{flag}: {file}: {error.strerror}") from None
     if names is not None and name not in names:

@@ -22,17 +22,25 @@ def declared_names(source: bytes, file: str) -> frozenset[str] | None:
     Raises:
         ModelError: the file is not Python; names the line.
     """
+    names = frozenset(_names_in(parsed(source, file).body))
+    return None if names & {"*", "__getattr__"} else names
+
+
+def parsed(source: bytes, file: str) -> ast.Module:
+    """The syntax of a module.
+
+    Raises:
+        ModelError: the file is not Python; names the line.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the worker, which runs the file, shows them
-            tree = ast.parse(source, file)
+            return ast.parse(source, file)
     except SyntaxError as error:
         line = f": {error.text.strip()}" if error.text else ""
         raise ModelError(f"{file}:{error.lineno}: SyntaxError: {error.msg}{line}") from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise ModelError(f"{file}: Python cannot read it: {error}") from None
-    names = frozenset(_names_in(tree.body))
-    return None if names & {"*", "__getattr__"} else names
 
 
 def _names_in(statements: list[ast.stmt]) -> Iterator[str]:

@@ -119,6 +119,18 @@ def fetch(model_zoo: str, environ: Mapping[str, str]) -> Path:
     return folder
 
 
+def pinned(model_zoo: str, environ: Mapping[str, str]) -> str:
+    """The same model zoo, at the commit that it is at now, which is fetched: no server is asked for it again.
+
+    Args, Raises: see `fetch`. A local folder stays as it is.
+    """
+    zoo = parse(model_zoo)
+    if zoo is None:
+        return model_zoo
+    commit = fetch(model_zoo, environ).relative_to(_place(zoo, environ)).parts[0]
+    return f"{zoo.url}@{commit}" + (f"#{zoo.folder}" if zoo.folder else "")
+
+
 def labels(model_zoo: str, folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """Labels of an image, in OCI's words, that say which commit it holds; none for a local folder.
 

@@ -123,6 +123,19 @@ def test_a_commit_that_is_there_needs_no_server(repository: Path, environ: dict[
     assert zoo_source.fetch(url, environ) == folder
 
 
+@pytest.mark.parametrize("rest", ["", "@main#models/fraud", "@v1", "@COMMIT"])
+def test_a_pinned_zoo_is_asked_for_once(repository: Path, environ: dict[str, str], tmp_path: Path, rest: str) -> None:
+    copy = tmp_path / "copy.git"
+    git(tmp_path, "clone", "--quiet", "--bare", str(repository), str(copy))
+    url = f"file://{copy}{rest.replace('COMMIT', git(repository, 'rev-parse', 'main')[:9])}"
+    folder = zoo_source.fetch(url, environ)
+    pinned = zoo_source.pinned(url, environ)
+    copy.rename(tmp_path / "gone.git")
+    assert zoo_source.fetch(pinned, environ) == folder
+    assert zoo_source.labels(pinned, folder, environ) == zoo_source.labels(url, folder, environ)
+    assert zoo_source.pinned("model_zoo", environ) == "model_zoo"
+
+
 @pytest.mark.parametrize(
     ("rest", "kind", "words"),
     [

@@ -54,10 +54,10 @@ def carry_out(plan: Plan, doing: Doing) -> JobHandle:
     Raises:
         EdlError: the database, the statement or the job failed.
     """
-    request = read_request({**plan.flags, **plan.data_flags("rows.recordio", "")}, plan.kind, os.environ)
+    request = _request(plan)
     statement = plan.statement
     if isinstance(statement, Train):
-        check_training(plan, request)
+        plan = check_training(plan, request)
         return _train(plan, statement, doing)
     models.schema_of(plan.models, statement.name)
     on_backend(request, datetime.now(), "")
@@ -67,27 +67,43 @@ def carry_out(plan: Plan, doing: Doing) -> JobHandle:
         return _predict(plan, statement, doing) if isinstance(statement, Predict) else _evaluate(plan, statement, doing)
 
 
-def check_training(plan: Plan, request: Request) -> None:
+def check_training(plan: Plan, request: Request) -> Plan:
     """Finds what would make a training fail at once, before its rows are asked for.
+
+    Returns:
+        The plan with its model zoo as it was found, so that the job runs what has been looked at.
 
     Raises:
         UsageError: the model is not there, the name is taken, or a package is missing.
-        ModelError: a file of the model is not Python.
+        ModelError: a file of the model is not Python, or the model does not take what WITH gives it.
     """
     assert isinstance(request.job, JobSpec)
     if models.is_trained(plan.place) and not request.job.output.overwrite:
         name = plan.statement.name
         raise UsageError(f"INTO {name}: there is such a model in {plan.models}; choose another name or add --overwrite")
-    on_backend(request, datetime.now(), "")
     model = request.job.model
     if not model.image:
-        zoo = zoo_source.fetch(model.model_zoo, os.environ)
+        plan = _pinned(plan)
+        zoo = zoo_source.fetch(plan.flags["model_zoo"], os.environ)
         check.check_model(dataclasses.replace(model, model_zoo=str(zoo)))
+    on_backend(_request(plan), datetime.now(), "")
     if request.backend == LOCAL:
         if writer := jobs.writer_of(plan.place, os.environ):
             raise UsageError(f"INTO {plan.statement.name}: job {writer} is training it; edl wait {writer} waits for it")
         check.check_output(request.job.output)
         check.check_packages(lambda name: importlib.util.find_spec(name) is not None)
+    return plan
+
+
+def _request(plan: Plan) -> Request:
+    """What the job is to be, as far as that is known without its rows."""
+    return read_request({**plan.flags, **plan.data_flags("rows.recordio", "")}, plan.kind, os.environ)
+
+
+def _pinned(plan: Plan) -> Plan:
+    """The plan with the commit at which a model zoo in a Git repository is now."""
+    zoo = zoo_source.pinned(plan.flags["model_zoo"], os.environ)
+    return dataclasses.replace(plan, flags={**plan.flags, "model_zoo": zoo})
 
 
 def _train(plan: Plan, statement: Train, doing: Doing) -> JobHandle:
