@@ -27,6 +27,7 @@ from edl_allreduce.task_spec import Job
 from rendezvous import custom_shards
 from rendezvous.coordinator import Coordinator
 from rendezvous.dashboard.door import open_dashboard
+from rendezvous.patient_file import PatientFile
 from rendezvous.place import LocalPlace, Place
 from rendezvous.provisioner import Recovered
 from rendezvous.pulse import Pulse, supervisors_pipe
@@ -134,8 +135,9 @@ async def _serve(job: Prepared, place: Place) -> int:
     token = folder.token.read_text(encoding="ascii").strip()
     server, port = listen(token, place.address, place.port, place.tls)
     with open(folder.history, "a+", buffering=1, encoding="utf-8") as history:
-        telemetry = Telemetry(history, time.time)
-        last_round = _replay(telemetry, history, job)
+        written = PatientFile(history)
+        telemetry = Telemetry(written, time.time)
+        last_round = _replay(telemetry, history, written, job)
         provisioner = place.provisioner(port, spec, lambda: coordinator)
         state = _state(spec, await provisioner.recover(), telemetry, last_round, place.restarts)
         place.keep(spec, telemetry)
@@ -175,12 +177,12 @@ async def _serve(job: Prepared, place: Place) -> int:
     return status.exit_code
 
 
-def _replay(telemetry: Telemetry, history: TextIO, job: Prepared) -> int:
+def _replay(telemetry: Telemetry, history: TextIO, written: PatientFile, job: Prepared) -> int:
     """Has telemetry learn what coordinators before have left; returns the number of their last round."""
     history.seek(0)
     last_round = telemetry.replay(history, os.fstat(history.fileno()).st_mtime)
     if _is_cut_off(Path(history.name)):
-        history.write("\n")
+        written.write("\n")
     telemetry.checkpoint = job.checkpoint
     telemetry.tasks_done |= {task: "" for task in job.done if task not in telemetry.tasks_done}
     return last_round

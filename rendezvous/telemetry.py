@@ -19,6 +19,7 @@ from edl_allreduce.control.told import Told
 from edl_allreduce.history import parsed
 from edl_allreduce.position import Position
 from rendezvous.activity import Tally
+from rendezvous.patient_file import PatientFile
 from rendezvous.state import Round
 
 RATE_SECONDS = 5.0
@@ -37,7 +38,7 @@ class Telemetry(Told):
         listeners: each gets every line that is written to the history.
     """
 
-    history: TextIO | None = None
+    history: PatientFile | TextIO | None = None
     wall: Callable[[], float] = lambda: 0.0
     position: Position = field(default_factory=Position)
     checkpoint: Position | None = None

@@ -19,7 +19,7 @@ import pytest
 from edl_allreduce.errors import StorageError
 from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.processes import Process, environment, pids, process_of
-from rendezvous.provisioner import Provisioner, Recovered
+from rendezvous.provisioner import Provisioner, Recovered, local
 from rendezvous.provisioner.ledger import Ledger, find_worker
 from rendezvous.provisioner.local import LocalProvisioner
 
@@ -255,6 +255,8 @@ def test_another_process_with_the_same_number_is_left_alone(folder: JobFolder) -
 def test_a_worker_that_cannot_be_started_is_told_like_one_that_has_ended(
     folder: JobFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(local, "AGAIN_SECONDS", 0.05)
+
     async def test() -> None:
         site = Site(folder)
         with monkeypatch.context() as patch:

@@ -22,6 +22,7 @@ from rendezvous.provisioner.ledger import TOKEN_VARIABLE, WORKER_MODULE, Ledger
 
 log = logging.getLogger(__name__)
 
+AGAIN_SECONDS = 10.0  # until the next worker is started, after one that could not be
 KILL_SECONDS = 5.0  # for killed processes to be gone
 
 OnEnd = Callable[[int, str, bool], None]
@@ -77,14 +78,14 @@ class LocalProvisioner:
         return Recovered(self._ledger.next_id, tuple(sorted(self._workers)))
 
     def start(self, worker_id: int) -> None:
-        """Starts a worker process; its output goes to a log file of its own. When that fails, `on_end` is told."""
+        """Starts a worker process; its output goes to a log of its own. When that fails, `on_end` is told, later."""
         try:
             self._ledger.reserve(worker_id)
             worker = self._spawn(worker_id)
         except OSError as error:
             log.error("worker %d could not be started: %s", worker_id, error)
-            why = f"could not be started: {error.strerror or error}"
-            asyncio.get_running_loop().call_soon(self._on_end, worker_id, why, False)
+            why = f"could not be started: {error.strerror or error}"  # a full disk, or no memory: it may pass
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._on_end, worker_id, why, False)
         else:
             self._watch(worker_id, worker)
 

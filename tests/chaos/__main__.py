@@ -43,7 +43,7 @@ def main() -> int:
         return 0
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     print(f"everything is in {folder}", flush=True)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # nothing is left behind then, either
+    signal.signal(signal.SIGTERM, _end)
     good = False
     try:
         good = _experiment(folder, seed, arguments)
@@ -55,6 +55,12 @@ def main() -> int:
         else:
             print(f"kept: {folder}; to repeat: {again}", flush=True)
     return 0 if good else 1
+
+
+def _end(number: int, frame: object) -> None:
+    """Leaves nothing behind, however often it is told."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _arguments() -> argparse.Namespace:
