@@ -86,7 +86,7 @@ def _write(loaded: trained_model.Loaded, folder: Path, formats: Sequence[str]) -
         notes[SAVED_MODEL_FORMAT] = write_saved_model(loaded.training, loaded.model_zoo, path)
     try:
         if not formats or KERAS_FORMAT in formats:
-            notes[KERAS_FORMAT] = write_keras(loaded.model, folder / NAMES[KERAS_FORMAT])
+            notes[KERAS_FORMAT] = write_keras(loaded.model, folder / NAMES[KERAS_FORMAT], loaded.spec.model)
     except ModelError as error:
         if formats:
             raise

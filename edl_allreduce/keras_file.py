@@ -13,30 +13,47 @@ from pathlib import Path
 from typing import Any
 
 from edl_allreduce.errors import ModelError
+from edl_allreduce.spec import ModelSpec
 
 CONFIG = "config.json"
 
 
-def write_keras(model: Any, path: Path) -> tuple[str, ...]:
-    """Writes the model as Keras does, and loads it again to see that it is the same; says what loading takes.
+def save_keras(model: Any, path: Path, spec: ModelSpec) -> Any:
+    """Writes the model as Keras does, with what Keras forgets of the user's classes; returns the file's config.
 
     Loading, Keras hands `trainable` and `dtype` to each class of the user's. Where `__init__` does not take them, and
-    they are Keras's defaults, they are left out of the file: else the plainest of classes could not be loaded.
+    they are Keras's defaults, they are left out of the file: else the plainest of classes could not be loaded. A
+    model's class without `get_config` gets the params that it was made with: Keras would make it with its defaults.
 
     Args:
         model: a `keras.Model` with variables, whose code is imported.
         path: a local file.
+        spec: what the model was made by.
+
+    Raises:
+        Exception: whatever the model's `get_config` and Keras raise.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras's remarks on its own ways of saving
+        model.save(path)
+    return _completed(path, _params_of(model, spec))
+
+
+def write_keras(model: Any, path: Path, spec: ModelSpec) -> tuple[str, ...]:
+    """Writes the model as `save_keras` does, and loads it again to see that it is the same; says what loading takes.
+
+    Args:
+        model, path, spec: as there.
 
     Raises:
         ModelError: Keras cannot save it, or not load it again.
     """
     done = "save this model"
     try:
+        config = save_keras(model, path, spec)
+        done = "load this model again"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Keras's remarks on its own ways of saving
-            model.save(path)
-            done = "load this model again"
-            config = _without_defaults(path)
+            warnings.simplefilter("ignore")
             again = _loaded(path, config)
     except OSError:
         raise
@@ -65,10 +82,23 @@ def needed_by(config: Any) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _without_defaults(path: Path) -> Any:
-    """Takes from a file's config what the user's classes do not take and is the default; returns the config."""
+def _params_of(model: Any, spec: ModelSpec) -> dict[str, Any]:
+    """The params of a model whose class is what the user named, and does not say itself how it is made again."""
+    import keras
+
+    named = type(model).__name__ == spec.model_def.rpartition(".")[2]
+    if not named or type(model).get_config is not keras.Model.get_config:
+        return {}
+    taken = inspect.signature(type(model)).parameters
+    return {name: value for name, value in spec.values.items() if name in taken}
+
+
+def _completed(path: Path, params: Mapping[str, Any]) -> Any:
+    """Adds the params to a file's config and takes from it what the user's classes do not take; returns the config."""
     with zipfile.ZipFile(path) as archive:
         config = json.loads(archive.read(CONFIG))
+    if params:
+        config["config"] |= params
     for part in (parts := _own_parts(config)):
         given, taken = part.get("config"), inspect.signature(_class_of(part)).parameters.values()
         if isinstance(given, dict) and not any(each.kind is each.VAR_KEYWORD for each in taken):

@@ -22,7 +22,6 @@ import os
 import platform
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from edl_allreduce.contracts.base import TrainingModel
 from edl_allreduce.contracts.user_errors import user_code
 from edl_allreduce.contracts.zoo_files import code_files
 from edl_allreduce.errors import DataError, ModelError, StorageError, UsageError
+from edl_allreduce.keras_file import save_keras
 from edl_allreduce.spec import JobSpec, ModelSpec
 from edl_allreduce.storage_ranges import local_errors
 from edl_allreduce.storage_retry import persist
@@ -145,7 +145,7 @@ def _put_together(folder: Path, model: Any, spec: JobSpec, notes: dict[str, str]
     """Makes all files in a local folder; returns those that bundle.json lists, with their SHA-256."""
     parameters.save(model.weights, str(folder / PARAMS))
     _copy_code(spec.model.model_zoo, folder / CODE)
-    _save_keras(model, folder / KERAS)
+    _save_keras(model, folder / KERAS, spec.model)
     (folder / SPEC).write_text(spec.to_json(), encoding="utf-8")
     (folder / MESSAGE).write_bytes(_message(spec.model).SerializeToString(deterministic=True))
     files = {path.relative_to(folder).as_posix(): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -160,12 +160,10 @@ def _copy_code(model_zoo: str, target: Path) -> None:
         shutil.copyfile(Path(model_zoo) / name, target / name)
 
 
-def _save_keras(model: Any, path: Path) -> None:
+def _save_keras(model: Any, path: Path, spec: ModelSpec) -> None:
     """Keras's own format is an extra: a model that it cannot save is no failure."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Keras's remarks on its own ways of saving
-            model.save(path)
+        save_keras(model, path, spec)
     except Exception as error:  # whatever the model's get_config and Keras raise
         path.unlink(missing_ok=True)
         reason = " ".join(str(error).split())

@@ -171,6 +171,24 @@ def default_input(record):
     assert numbers(training) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("features", ["tf.stack([number, 1.0])", '{"two": tf.stack([number, 1.0]), "other": number}'])
+def test_function_that_returns_a_sequential_model(tmp_path: Path, features: str) -> None:
+    code = f"""
+def line():
+    return keras.Sequential([keras.Input([2], name="two"), keras.layers.Dense(1)])
+
+default_loss, default_optimizer = "mse", "adam"
+
+def default_input(record):
+    number = tf.strings.to_number(record)
+    return {features}, number
+"""
+    training = load(spec_of(write_zoo(tmp_path, line=code), "line.line"))
+    training.build()
+    ((given, _),) = training.batches(records(), 5)
+    assert training.model(given).shape == (5, 1)
+
+
 def test_module_functions(tmp_path: Path) -> None:
     training = load(spec_of(write_zoo(tmp_path, line=ELASTICDL), "line", "units=2, lr=0.25"))
     assert training.model.output_shape == (None, 2) and rate(training) == 0.25

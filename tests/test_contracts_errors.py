@@ -233,6 +233,15 @@ def test_loss_of_another_kind(tmp_path: Path, loss: str, expected: str) -> None:
     assert told(tmp_path, CLASS.replace('"mse"', loss)) == f"zoo/line.py: Line.default_loss: {expected}"
 
 
+@pytest.mark.parametrize("loss", ['"mse"', "keras.losses.MeanSquaredError()"])
+def test_labels_that_are_texts(tmp_path: Path, loss: str) -> None:
+    training = load(spec_of(write_zoo(tmp_path / "zoo", line=CLASS.replace('"mse"', loss)), "line.Line"))
+    with pytest.raises(
+        ModelError, match=r"Line.default_loss: Keras's losses take numbers as labels, but .* gives texts"
+    ):
+        training.loss(tf.constant(["a"]), tf.zeros([1, 1]))
+
+
 @pytest.mark.parametrize(
     ("returned", "expected"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,14 @@ def test_files_of_a_zoo_may_import_each_other(tmp_path: Path) -> None:
     zoo = make(tmp_path, "parts/words.py", text="WORD = 'hello'\n")
     make(tmp_path, "line.py", text="from parts.words import WORD\n")
     assert where(zoo, "line.WORD") == "hello"
+
+
+def test_modules_that_make_up_attributes_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As TensorBoard has them."""
+    strange = types.ModuleType("strange")
+    strange.__dict__["__getattr__"] = lambda name: 0
+    monkeypatch.setitem(sys.modules, "strange", strange)
+    assert modules_of(tmp_path) == {}
 
 
 def test_code_files_are_the_users_only(tmp_path: Path) -> None:

@@ -241,16 +241,18 @@ def test_keras_alone_loads_models_of_its_own_layers(found: dict[str, Found], nam
 
 
 def test_a_model_that_is_a_class_needs_it_and_that_is_said(tmp_path: Path) -> None:
-    url = train(tmp_path, model_def="models.Named")
+    url = train(tmp_path, model_def="models.Named", params="units=5")
     (exported,) = export.export(url, str(tmp_path / "out"), ["keras"])
     assert exported.notes == (
         "to load it, import models.Named from the model's zoo:",
         "  keras.saving.load_model(path, custom_objects={'Named': Named})",
     )
     loaded = trained_model.load(url, Mode.PREDICTION)
-    again = keras.saving.load_model(exported.path, custom_objects={"Named": type(loaded.model)})
     features = {"left": np.ones([2, 2], "float32"), "right value": np.zeros([2, 1], "float32")}
-    tf.nest.map_structure(np.testing.assert_array_equal, again(features), loaded.model(features))
+    for path in (exported.path, f"{url}/model.keras"):
+        again = keras.saving.load_model(path, custom_objects={"Named": type(loaded.model)})
+        assert again(features)["twice"].shape == (2, 5), "made with its params, which Keras does not note"
+        tf.nest.map_structure(np.testing.assert_array_equal, again(features), loaded.model(features))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.keras"]
 
 

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from edl_allreduce.contracts.base import Input, Mode
@@ -77,7 +78,7 @@ def features_by_name(input: Input, model: Any) -> Input:
 
     ElasticDL's models give {"image": …} to a single `Input(name="image")`. Keras would go by the order of the keys.
     """
-    inputs = lists_to_tuples(model.input if getattr(model, "inputs", None) else {})
+    inputs = lists_to_tuples(_inputs_of(model))
     features = input.specs[0]
     names = [each.name for each in tf.nest.flatten(inputs)]
     if isinstance(inputs, Mapping) or not isinstance(features, Mapping) or not set(names) <= set(features):
@@ -90,6 +91,14 @@ def features_by_name(input: Input, model: Any) -> Input:
         return _then(input, chosen, chosen(features))
     rest = input.element_spec[1:]
     return _then(input, lambda features, *rest: (chosen(features), *rest), (chosen(features), *rest))
+
+
+def _inputs_of(model: Any) -> Any:
+    """What a functional or sequential model takes, in the structure it takes it in; {} of models that do not say."""
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        return {}
+    return inputs[0] if isinstance(model, keras.Sequential) else model.input  # a sequential one has no `input` yet
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -220,6 +220,7 @@ class _FunctionOfKeras(keras.losses.Loss):
 
 def _of_keras(value: Any, where: str) -> Callable[[Any, Any, Any], Any]:
     def loss(labels: Any, outputs: Any, weights: Any = None) -> Any:
+        _check_numbers(labels, where)
         if weights is None:
             return per_example(value(labels, outputs))
         if value.reduction == "mean_with_sample_weight":
@@ -238,6 +239,8 @@ def _of_function(function: Callable[..., Any], where: str, is_keras: bool) -> Ca
     call = function if isinstance(function, ByRole) else by_role(function)
 
     def loss(labels: Any, outputs: Any, weights: Any = None) -> Any:
+        if is_keras:
+            _check_numbers(labels, where)
         if is_keras and getattr(outputs, "_keras_mask", None) is not None:
             return _of_keras(_FunctionOfKeras(function), where)(_of_same_rank(labels, outputs), outputs, weights)
         labels, outputs = _of_same_rank(labels, outputs), tf.nest.map_structure(_full_precision, outputs)
@@ -253,6 +256,12 @@ def _of_function(function: Callable[..., Any], where: str, is_keras: bool) -> Ca
         return value * tf.cast(weights, value.dtype)
 
     return loss
+
+
+def _check_numbers(labels: Any, where: str) -> None:
+    if getattr(labels, "dtype", None) == tf.string:
+        problem = "Keras's losses take numbers as labels, but the input function gives texts"
+        raise ModelError(f"{where}: {problem}; make numbers of them there (`edl convert --label=COLUMN` does)")
 
 
 def _needs_examples(where: str) -> ModelError:

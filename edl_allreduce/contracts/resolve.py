@@ -190,7 +190,8 @@ def modules_of(zoo: Path) -> dict[str, Path]:
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "edl_allreduce":  # this package, when the zoo is the folder it is in
             continue
-        files = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+        own = getattr(module, "__dict__", {})  # what is not in it, a module's __getattr__ may make up
+        files = [own.get("__file__"), *own.get("__path__", ())]
         first = Path(next(filter(None, files), "")).resolve()
         if first in (zoo / file for file in (*_candidates(name.split(".")), os.path.join(*name.split(".")))):
             found[name] = first

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from edl_allreduce import contracts, records, task_spec, trained_model
+from edl_allreduce import contracts, records, storage, task_spec, trained_model
+from edl_allreduce.bundle import CODE
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_from_message
+from edl_allreduce.errors import ModelError
 from edl_allreduce.task_spec import WHOLE_JOB, EvaluateSpec, PredictSpec
 from edl_allreduce.worker.evaluation import Evaluator
 from edl_allreduce.worker.leases import Interrupted, Leases
@@ -46,26 +50,38 @@ class TaskWorker:
         columns = records.column_names(dataset.files[0], dataset.data_format)
         loaded = trained_model.load(spec.model.trained_model, mode, columns)
         training, zoo, batch = loaded.training, loaded.model_zoo, spec.data.batch_size
+        self._zoo, self._code = zoo, storage.join(spec.model.trained_model, CODE)
         self._performer: Evaluator | Predictor
-        if isinstance(spec, PredictSpec):
-            output = spec.output
-            self._performer = Predictor(training, dataset, zoo, batch, output.output, output.output_format, worker_id)
-        else:
-            self._performer = Evaluator(training, dataset, zoo, batch)
+        with self._files_as_the_user_knows_them():
+            if isinstance(spec, PredictSpec):
+                to, format = spec.output.output, spec.output.output_format
+                self._performer = Predictor(training, dataset, zoo, batch, to, format, worker_id)
+            else:
+                self._performer = Evaluator(training, dataset, zoo, batch)
 
     def run(self) -> None:
         """Does tasks until the coordinator says that the job has ended, or that this worker is not needed any more."""
         self._doing = _Doing("working")
         self._session.ready()
         leases = Leases(self._session, self._performer, self._beat)
+        whole = isinstance(self._performer, Evaluator) and self._performer.whole
         try:
             while True:
-                sums = leases.work_through(WHOLE_JOB, isinstance(self._performer, Evaluator) and self._performer.whole)
+                with self._files_as_the_user_knows_them():
+                    sums = leases.work_through(WHOLE_JOB, whole)
                 if isinstance(self._performer, Evaluator):
                     self._session.figures(pb.Figures(work=WHOLE_JOB, values=self._performer.figures(sums)))
                 self._wait()
         except Interrupted:
             return
+
+    @contextmanager
+    def _files_as_the_user_knows_them(self) -> Iterator[None]:
+        """Errors of the model's code name its files where the trained model has them, not this worker's copies."""
+        try:
+            yield
+        except ModelError as error:
+            raise ModelError(str(error).replace(self._zoo, self._code)) from error
 
     def _wait(self) -> None:
         """The figures are told: there is nothing to do until the end."""
