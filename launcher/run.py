@@ -139,6 +139,7 @@ class OnThisMachine:
 
     def start(self, display: Silent, leave: bool) -> JobHandle:
         """Starts its processes."""
+        jobs.clear_up(self._environ)
         return runner.start(self._plan, detach=leave)
 
 

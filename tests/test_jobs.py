@@ -60,6 +60,18 @@ def test_a_job_is_watched_scaled_and_stopped_by_another(forever: runner.LocalJob
     assert [status.phase for status in forever.watch()][-1] == "stopped"
 
 
+def test_temporary_files_of_a_job_that_was_killed_as_a_whole_are_removed_when_another_is_started(
+    tmp_path: Path,
+) -> None:
+    me = process_of(os.getpid())
+    assert me
+    killed, lives = folder("a", tmp_path, Process(me.pid, "before")), folder("b", tmp_path, me)
+    for each in (killed, lives):
+        each.worker_tmp(0).mkdir(parents=True)
+    local_jobs.clear_up({"EDL_HOME": str(tmp_path)})
+    assert not killed.tmp.exists() and lives.tmp.exists() and killed.spec.exists()
+
+
 def test_whoever_only_watches_is_told_how_the_job_ended(forever: runner.LocalJob) -> None:
     job = attach("digits-1")
     forever.stop()

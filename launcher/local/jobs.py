@@ -45,6 +45,14 @@ def runs(name: str, environ: Mapping[str, str]) -> bool:
     return _supervisor(folder) is not None or _is_starting(folder)
 
 
+def clear_up(environ: Mapping[str, str]) -> None:
+    """Removes temporary files of jobs of which every process was killed, so that none could do it."""
+    for name in names(environ):
+        folder = JobFolder.of(name, environ)
+        if folder.tmp.is_dir() and not runs(name, environ):
+            folder.remove_tmp()
+
+
 def writer_of(output: str, environ: Mapping[str, str]) -> str | None:
     """The running job whose result goes to this folder, file or URL; None: there is none."""
     wanted = _whole(output, os.getcwd())
