@@ -6,13 +6,11 @@ which train nothing. Everything runs on this machine, so the workers' side takes
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,10 +22,9 @@ from benchmarks.common import plots
 from benchmarks.common.command import run
 from benchmarks.common.report import Report
 from benchmarks.common.summary import slope
-from edl_allreduce.errors import EdlError, UsageError
+from benchmarks.fleet.process import Process, allow_files, process
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-FILES_PER_WORKER, SPARE_FILES = 3, 100
+FILES_PER_WORKER = 3
 ROUND_SECONDS, HEARTBEAT_SHARE, WORKER_MEGABYTES = 2.0, 0.25, 0.5
 
 Values = dict[str, float]
@@ -56,7 +53,7 @@ def measure(
     if short:
         workers, seconds, repeats = (10, 100), 2.0, 1
     report = Report("coordinator", output, workers=workers, tasks=tasks, seconds=seconds, clients=clients)
-    _check_files(max(workers))
+    allow_files(max(workers), FILES_PER_WORKER)
     rows = []
     for number in workers:
         for _ in range(repeats):
@@ -100,18 +97,18 @@ def _job(number: int, tasks: int, seconds: float, clients: int, folder: Path) ->
     bounds = [number * part // clients for part in range(clients + 1)]
     with ExitStack() as stack:
         arguments = [str(folder / "history.jsonl"), str(number), str(tasks)]
-        coordinator = stack.enter_context(_process("coordinator", *arguments))
+        coordinator = stack.enter_context(process("coordinator", *arguments))
         address = coordinator.line()
-        empty = coordinator.usage()
+        empty = _usage(coordinator)
         parts = pairwise(bounds)
-        fleet = [stack.enter_context(_process("workers", address, str(a), str(b - a))) for a, b in parts]
+        fleet = [stack.enter_context(process("workers", address, str(a), str(b - a))) for a, b in parts]
         for each in fleet:
             each.line()  # it is connected
         greets, _ = _all(fleet, "greet")
         forms, _ = _all(fleet, "ready")
-        before = coordinator.usage()
+        before = _usage(coordinator)
         took, beats = _all(fleet, f"beat {seconds}")
-        after = coordinator.usage()
+        after = _usage(coordinator)
         reforms, _ = _all(fleet, "reform 2", last="lose 2")
     return {
         "greets, s": greets,
@@ -124,46 +121,10 @@ def _job(number: int, tasks: int, seconds: float, clients: int, folder: Path) ->
     }
 
 
-class Process:
-    """A part of the fleet; talks by lines."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def say(self, line: str) -> None:
-        """A command."""
-        assert self._process.stdin
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
-
-    def line(self) -> str:
-        """The next thing it says.
-
-        Raises:
-            EdlError: it has died.
-        """
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            raise EdlError(f"{' '.join(map(str, self._process.args))} has ended: {self._process.wait()}")  # type: ignore[arg-type]
-        return line.strip()
-
-    def usage(self) -> Values:
-        """What the coordinator has used so far."""
-        self.say("usage")
-        found: Values = json.loads(self.line())
-        return found
-
-
-@contextmanager
-def _process(name: str, *arguments: str) -> Iterator[Process]:
-    command = [sys.executable, "-m", f"benchmarks.fleet.{name}", *arguments]
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=REPOSITORY, text=True, **pipes) as process:
-        try:
-            yield Process(process)
-        finally:
-            process.kill()
+def _usage(coordinator: Process) -> Values:
+    """What the coordinator has used so far."""
+    found: Values = coordinator.ask("usage")
+    return found
 
 
 def _all(fleet: Sequence[Process], command: str, last: str = "") -> tuple[float, int]:
@@ -177,16 +138,6 @@ def _all(fleet: Sequence[Process], command: str, last: str = "") -> tuple[float,
         each.say(last if last and each is fleet[-1] else command)
     answers = [each.line().split() for each in fleet]
     return max(float(when) for when, _ in answers) - began, sum(int(times) for _, times in answers)
-
-
-def _check_files(workers: int) -> None:
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = workers * FILES_PER_WORKER + SPARE_FILES
-    if hard < needed:
-        raise UsageError(f"--workers: {workers} need {needed} open files, {hard} are allowed (ulimit -Hn); take fewer")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":
