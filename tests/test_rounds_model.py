@@ -63,6 +63,8 @@ class World:
     used: set[int] = field(default_factory=set)
     last_round: int = 0
     ended: bool = False
+    stops_after: int = -1  # so many things have happened; nothing befalls anybody from then on
+    held: Position = field(default_factory=Position)  # then, by somebody who can go on
 
     def tell(self, event: events.Event) -> None:
         self.state, effects = rounds.decide(self.state, event, self.now, POLICY)
@@ -295,9 +297,16 @@ class World:
                 self.saying.append(events.Waiting(worker.id, "no room"))
         self.tell(events.Tick())
 
+    def stop(self) -> None:
+        able = [each for each in self.workers.values() if each.id in self.state.workers and not each.frozen]
+        self.faults, self.held = 0, max((each.position for each in able if each.position), default=Position())
+        self.tell(events.Stopped("stopped by SIGINT"))
+
     def run(self) -> None:
         self.tell(events.Tick())
-        for _ in range(MOST_ACTIONS):
+        for number in range(MOST_ACTIONS):
+            if number == self.stops_after:
+                self.stop()
             if self.ended:
                 return
             if self.faults > 0 and self.chance.random() < 0.1:
@@ -324,3 +333,14 @@ def test_the_job_is_done_whatever_happens(seed: int) -> None:
     assert world.state.phase is Phase.DONE, world.state.verdict
     assert sorted(world.applied) == list(range(1, LAST + 1))
     assert world.state.furthest.step == LAST
+
+
+@pytest.mark.parametrize("seed", range(400))
+def test_a_job_that_is_stopped_at_any_moment_saves_what_anybody_has(seed: int) -> None:
+    chance = random.Random(seed)
+    world = World(chance, faults=seed % 25, scarcity=seed % 3 / 3, stops_after=chance.randrange(150))
+    world.run()
+    if world.state.phase is Phase.STOPPED:
+        assert (world.checkpoint or Position()) >= world.held
+    else:
+        assert world.state.phase is Phase.DONE and world.state.exit_code == 0
