@@ -17,7 +17,7 @@ from tests.jobs import REPOSITORY
 
 pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
 
-from rendezvous import events
+from rendezvous import events, limits
 from rendezvous.coordinator import Coordinator, Site
 from rendezvous.provisioner.local import LocalProvisioner
 from rendezvous.service import listen, start_serving
@@ -68,6 +68,7 @@ async def reform_many_times(spec: JobSpec, folder: JobFolder) -> list[tuple[tupl
 
 def test_a_worker_is_the_same_after_200_reforms(tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(limits, "HEARTBEAT_SECONDS", 0.02)  # workers tell at once that they step
     needed = {"model_zoo": "model_zoo", "model_def": "digits.Classifier", "data": f"{digits}/train"}
     spec = JobSpec.from_flags(
         needed | {"output": str(tmp_path / "output"), "num_epochs": 100_000, "checkpoint_secs": 0, "gather_timeout": 60}
