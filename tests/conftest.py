@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 
 from edl_allreduce import recordio
 from tests.clusters import Cluster, a_cluster
-from tests.jobs import BATCH, EPOCHS, REPOSITORY, Job, Train
+from tests.jobs import BATCH, EPOCHS, Hold, Job, Run, Train, assert_done
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -23,15 +21,37 @@ for name in [name for name in os.environ if name.startswith(("EDL_", "HOROVOD_")
     del os.environ[name]
 # Whoever starts the tests in the background of a script has them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+LONGEST = [
+    "test_evaluate_predict",
+    "test_callbacks_job",
+    "test_storage_clouds",
+    "test_step_features",
+    "test_export",
+    "test_contract_outputs",
+    "test_data_formats",
+    "test_bad_records",
+    "test_model_zoo_models",
+    "test_trained_model",
+    "test_checkpoint",
+    "test_cli",
+    "test_job_verbs_real",
+]
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first: then no process is left alone with one of them in the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real handwritten digits: folders train and test with RecordIO files."""
+    from model_zoo import digits
+
     folder = tmp_path_factory.mktemp("digits")
-    subprocess.run([sys.executable, "-m", "model_zoo.digits", "make", str(folder)], cwd=REPOSITORY, check=True)
+    digits.make(str(folder))
     return folder
 
 
@@ -59,6 +79,30 @@ def train(tmp_path: Path, digits: Path) -> Train:
         return Job(home, defaults | flags)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def calm(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Run:
+    """A job like those of `train`, with one worker, to which nothing happens: what all others must come to."""
+    home = tmp_path_factory.mktemp("calm")
+    flags = {
+        "model_zoo": "model_zoo",
+        "model_def": "digits.Classifier",
+        "data": f"{digits}/train/*.recordio",
+        "output": home / "output",
+        "num_epochs": EPOCHS,
+        "batch_size": BATCH,
+        "audit": True,
+    }
+    run = Job(home, flags).finish()
+    assert_done(run)
+    return run
+
+
+@pytest.fixture
+def hold(tmp_path_factory: pytest.TempPathFactory) -> Hold:
+    """Slows a job down for a while."""
+    return Hold(tmp_path_factory.mktemp("hold") / "hold")
 
 
 @pytest.fixture(autouse=True)
