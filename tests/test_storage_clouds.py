@@ -14,7 +14,7 @@ import pytest
 from edl_allreduce import recordio, storage, storage_retry
 from edl_allreduce.errors import StorageError
 from tests import clouds
-from tests.jobs import REPOSITORY, Job, left_over
+from tests.jobs import Job, left_over
 
 # gcsfs hands aiohttp its upload as bytes.
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
@@ -239,12 +239,11 @@ def test_a_process_that_used_a_cloud_ends_quietly(bucket: str) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("False\n", "", 0)
 
 
-def test_a_job_from_bucket_to_bucket(bucket: str, tmp_path: Path) -> None:
+def test_a_job_from_bucket_to_bucket(bucket: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """Data and model are objects; a worker is killed while the others' connections to the store are open."""
     clouds.need("horovod", "sklearn")
-    local = tmp_path / "digits"
-    subprocess.run([sys.executable, "-m", "model_zoo.digits", "make", str(local)], cwd=REPOSITORY, check=True)
-    storage.upload_tree(str(local / "train"), storage.join(bucket, "digits"))
+    digits: Path = request.getfixturevalue("digits")
+    storage.upload_tree(str(digits / "train"), storage.join(bucket, "digits"))
     flags = {
         "model_zoo": "model_zoo",
         "model_def": "digits.Classifier",
