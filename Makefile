@@ -19,7 +19,7 @@ demo: $(VENV)/.demo $(DIGITS)/.made ## everything from nothing: train a model on
 	@$(PY) -m model_zoo.digits evaluate out/digits $(DIGITS)/test/*.recordio
 
 test: $(VENV)/.dev ## everything the tests need, then the tests
-	@$(PY) -m pytest -m "not job and not cluster" --numprocesses=2 --dist=loadfile
+	@$(PY) -m pytest -m "not job and not cluster" --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 	@$(PY) -m pytest -m job --durations=15
 	@$(PY) -m pytest -m cluster --durations=15
 
