@@ -13,10 +13,13 @@ pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_a
 
 import keras
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edl_allreduce.contracts.base import Metric
 from edl_allreduce.errors import ModelError
 from edl_allreduce.spec import TrainingSpec
+from edl_allreduce.worker import collectives
 from edl_allreduce.worker.ring import Ring
 from edl_allreduce.worker.step import SMALLEST_RATE, TrainStep
 from edl_allreduce.worker.trying import losses_that_are_sums, metrics_that_add_up
@@ -186,19 +189,72 @@ def test_additional_losses_are_told_apart() -> None:
 @pytest.mark.parametrize(
     "spec", [TrainingSpec(), TrainingSpec(gradient_compression="fp16", jit_compile=True)], ids=repr
 )
-def test_nothing_reaches_the_ring_before_all_is_computed(spec: TrainingSpec) -> None:
-    step, data = made("embedding", spec=spec, steered=True)
-    operations = step.graphs[0].get_operations()
+def test_no_step_is_whole_on_any_member_before_all_is_computed(spec: TrainingSpec) -> None:
+    steered, data = made("embedding", spec=spec, steered=True)
+    operations = steered.graphs[0].get_operations()
     own_part = {each.name for each in operations if each.type == "Timestamp"}
-    collectives = [each for each in operations if each.type.startswith("Horovod") and each.type != "HorovodSize"]
-    assert len(collectives) == (4 if spec.gradient_compression == "fp16" else 3) and len(own_part) == 1
-    for each in collectives:
+    found = [each for each in operations if is_collective(each)]
+    assert len(found) == (4 if spec.gradient_compression == "fp16" else 3) and len(own_part) == 1
+    for each in found[-3:]:  # with 16 bits, the loss and the counts may travel before
         assert own_part <= ancestors(each)
-    assert [step.train(*batch, part=False).records for batch in data] == list(STEPS)
-    before = [variable.numpy() for variable in step.variables]
-    step.idle(part=False)
-    for variable, value in zip(step.variables, before, strict=True):
+    assert [steered.train(*batch, part=False).records for batch in data] == list(STEPS)
+    before = [variable.numpy() for variable in steered.variables]
+    steered.idle(part=False)
+    for variable, value in zip(steered.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_what_is_computed_travels_while_the_rest_is_still_being_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    keras.utils.set_random_seed(0)
+    whole, data = made("global_clipnorm")
+    keras.utils.set_random_seed(0)
+    monkeypatch.setattr(collectives, "BUCKET_BYTES", 1)
+    in_buckets, _ = made("global_clipnorm")
+    operations = in_buckets.graphs[0].get_operations()
+    own_part = {each.name for each in operations if each.type == "Timestamp"}
+    *early, last = (each for each in operations if is_collective(each))
+    assert len(early) > 3 and own_part <= ancestors(last)
+    assert not any(own_part & ancestors(each) for each in early)
+    for batch in data:
+        assert in_buckets.train(*batch, part=False).loss == whole.train(*batch, part=False).loss
+    for one, other in zip(in_buckets.variables, whole.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_an_assertion_in_the_forward_pass_comes_before_all_that_travels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def checked(labels: Any, outputs: Any) -> Any:
+        tf.debugging.assert_greater(tf.reduce_sum(labels), -1e9, name="no_wild_labels")  # does not feed the loss
+        return keras.losses.mean_squared_error(labels, outputs)
+
+    monkeypatch.setattr(collectives, "BUCKET_BYTES", 1)
+    checking, _ = made("global_clipnorm", loss=checked)
+    found = [each for each in checking.graphs[0].get_operations() if is_collective(each)]
+    assert len(found) > 3
+    for each in found:
+        assert any("no_wild_labels" in name for name in ancestors(each))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["float32", "float16"]), st.integers(0, 300)), max_size=20),
+    st.integers(1, 2000),
+)
+def test_buckets_hold_each_tensor_once_and_no_more_than_needed(tensors: list[tuple[str, int]], limit: int) -> None:
+    found = collectives.buckets(tensors, limit)
+    assert sorted(i for places in found for i in places) == list(range(len(tensors)))
+    sizes = [elements * (4 if dtype == "float32" else 2) for dtype, elements in tensors]
+    for places in found:
+        assert len({tensors[i][0] for i in places}) == 1
+        assert sum(sizes[i] for i in places[:-1]) < limit
+        assert places == sorted(places, key=lambda i: (i > 0, -i))
+    unfinished = [places for places in found if sum(sizes[i] for i in places) < limit]
+    assert len(unfinished) <= len({dtype for dtype, _ in tensors})
+
+
+def is_collective(operation: Any) -> bool:
+    """Whether it depends on there being other members."""
+    if not operation.type.endswith("If"):
+        return False
+    return "HorovodSize" in {each.op.type for each in operation.inputs[0].op.inputs}
 
 
 def ancestors(operation: Any) -> set[str]:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import horovod.tensorflow as hvd
 import tensorflow as tf
 from horovod.tensorflow import mpi_ops
 
@@ -53,47 +52,53 @@ def connect(rank: int, port: int) -> socket.socket:
     return wire
 
 
-def in_turn(wire: socket.socket, measures: list[Callable[[], Any]], repeats: int) -> list[list[float]]:
+def in_turn(wire: socket.socket, measures: list[Callable[[], float]], repeats: int) -> list[list[float]]:
     """Seconds of each measure, in turn; both processes begin each one together."""
     found: list[list[float]] = [[] for _ in measures]
     for number in range(repeats + 1):
         for measure, seconds in zip(measures, found, strict=True):
             wire.sendall(b"!")
             wire.recv(1)
-            began = time.perf_counter()
-            measure()
+            took = measure()
             if number:  # the first one warms up
-                seconds.append(time.perf_counter() - began)
+                seconds.append(took)
     return found
 
 
-def reduction(tensors: list[int], grouped: bool) -> Callable[[], Any]:
-    """Sums tensors of so many bytes over both processes, as a step does."""
+def reduction(tensors: list[int], grouped: bool) -> Callable[[], float]:
+    """Sums tensors of so many bytes over both processes, as a step does: they were computed a moment ago."""
     values = [tf.Variable(tf.ones([max(1, amount // FLOAT_BYTES)])) for amount in tensors]
     tag = f"{len(tensors)}x{sum(tensors)}{'g' if grouped else ''}"
 
     def reduce() -> Any:
-        if grouped:
-            return mpi_ops._grouped_allreduce([each.value() for each in values], name=tag, op=mpi_ops.Sum)
-        return [
-            hvd.allreduce(each.value(), name=f"{tag}.{number}", op=hvd.Sum, prescale_factor=1.0)
-            for number, each in enumerate(values)
-        ]
+        computed = [each.value() + 1.0 for each in values]
+        with tf.control_dependencies(computed):
+            began = tf.timestamp()
+        with tf.control_dependencies([began]):
+            if grouped:
+                sums = mpi_ops._grouped_allreduce(computed, name=tag, op=mpi_ops.Sum)
+            else:
+                sums = [mpi_ops._allreduce(each, name=f"{tag}.{i}", op=mpi_ops.Sum) for i, each in enumerate(computed)]
+        with tf.control_dependencies(sums):
+            return tf.timestamp() - began, [each[0] for each in sums]  # else nobody would need the sums
 
-    return tf.function(reduce, autograph=False).get_concrete_function()  # type: ignore[no-any-return]
+    traced = tf.function(reduce, autograph=False).get_concrete_function()
+    return lambda: float(traced()[0])
 
 
-def exchange(wire: socket.socket, amount: int) -> Callable[[], None]:
+def exchange(wire: socket.socket, amount: int) -> Callable[[], float]:
     """Sends so many bytes and receives as many, at the same time: what each member of a ring of two has to do."""
     outgoing, incoming = memoryview(bytes(amount)), memoryview(bytearray(amount))
 
-    def send_and_receive() -> None:
+    def send_and_receive() -> float:
+        began = time.perf_counter()
         sender = threading.Thread(target=wire.sendall, args=(outgoing,))
         sender.start()
         received = 0
         while received < amount:
             received += wire.recv_into(incoming[received:])
         sender.join()
+        return time.perf_counter() - began
 
     return send_and_receive
 

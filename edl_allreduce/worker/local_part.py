@@ -70,6 +70,7 @@ class LocalPart:
     Attributes:
         with_gradient, with_total_gradient, with_slices: which trainable variables the gradients in `Sums` belong to.
         moved, private: which non-trainable variables the values in `Sums` belong to.
+        checks: operations that may fail, such as assertions: they come before anything of this part reaches the ring.
 
     All of them are known once a batch has been traced.
     """
@@ -98,6 +99,7 @@ class LocalPart:
         self._indices: list[tf.DType] = []  # their types
         self.moved: list[int] = []
         self.private: list[int] = []
+        self.checks: list[tf.Operation] = []
         self._compute: Any = self._sums_of
         if spec.jit_compile or self._limit:  # a function of its own: for XLA, and to be called for each piece
             function = tf.function(self._sums_of, jit_compile=spec.jit_compile or None, autograph=False)
@@ -113,8 +115,13 @@ class LocalPart:
         """The sums over a batch, computed in pieces of at most `max_local_batch` records."""
         trainable, state = values_of(self._trainable), values_of(self._non_trainable)
         usual = tf.cast(self._spec.global_batch(self._workers()), tf.float32) if self._half else tf.ones([])
-        if not self._limit:
-            return self._compute(trainable, state, usual, *batch)  # type: ignore[no-any-return]
+        compute = self._in_pieces if self._limit else self._compute
+        sums = compute(trainable, state, usual, *batch)
+        if self.graphs:  # what may fail is inside: all of it comes first
+            self.checks = stateful_operations()
+        return sums
+
+    def _in_pieces(self, trainable: Tensors, state: Tensors, usual: tf.Tensor, *batch: Any) -> Sums:
         count, limit = _rows(batch), self._limit
 
         def one_more(begin: tf.Tensor, sums: Sums) -> tuple[tf.Tensor, Sums]:
@@ -161,6 +168,7 @@ class LocalPart:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(trainable)
             (mean, total), after, metrics = self._forward(trainable, before, batch)
+            self.checks = stateful_operations()
             loss = mean * count
             parts = _power_of_two(count / usual) if self._half else count
             targets = [self._optimizer.scale_loss(each) for each in (mean * parts, total)]
@@ -216,6 +224,11 @@ class LocalPart:
 def call_arguments(model: keras.Model, training: bool = True) -> dict[str, bool]:
     """What to call the model with, besides the features, so that it trains, or does not."""
     return {"training": training} if "training" in inspect.signature(model.call).parameters else {}
+
+
+def stateful_operations() -> list[tf.Operation]:
+    """All operations so far that may do more than compute."""
+    return [each for each in tf.compat.v1.get_default_graph().get_operations() if each.op_def.is_stateful]
 
 
 def _rows(batch: Batch) -> tf.Tensor:

@@ -21,10 +21,11 @@ from horovod.tensorflow import mpi_ops
 
 from edl_allreduce.contracts.base import Metric, TrainingModel
 from edl_allreduce.spec import TrainingSpec
+from edl_allreduce.worker.collectives import Others
 from edl_allreduce.worker.compression import Compression
 from edl_allreduce.worker.epoch_sums import EpochSums
 from edl_allreduce.worker.learning_rate import LearningRate
-from edl_allreduce.worker.local_part import LocalPart, Slices, Sums, Tensors
+from edl_allreduce.worker.local_part import LocalPart, Slices, Sums, Tensors, stateful_operations
 from edl_allreduce.worker.precision import optimizer_of
 
 SMALLEST_RATE = 2.0**-126
@@ -146,32 +147,36 @@ class TrainStep:
         return self._alone(*batch)
 
     def _train_step(self, flags: tf.Tensor, *batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        own = self._local.of(batch)
-        checks = [each for each in tf.compat.v1.get_default_graph().get_operations() if each.op_def.is_stateful]
-        with tf.control_dependencies(checks):  # an assertion must stop the step before anything reaches the ring
-            all_sums, flags, computed_at = self._reduce(own, flags)
+        others, own = Others(), self._local.of(batch)
+        all_sums, flags, computed_at = self._reduce(own, flags, others, self._local.checks)
         return self._finish(all_sums, flags, []), computed_at
 
     def _idle_step(self, flags: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        all_sums, flags, computed_at = self._reduce(self._local.nothing(), flags)
+        all_sums, flags, computed_at = self._reduce(self._local.nothing(), flags, Others(), [])
         nobody = all_sums.count < 1  # when all members are idle, nothing happens
         return self._finish(all_sums, flags, [nobody]), computed_at
 
-    def _reduce(self, own: Sums, flags: tf.Tensor) -> tuple[Sums, tf.Tensor, tf.Tensor]:
-        """The sums over all members, none of which is there before all are; and when the own part was done."""
+    def _reduce(
+        self, own: Sums, flags: tf.Tensor, others: Others, checks: list[tf.Operation]
+    ) -> tuple[Sums, tf.Tensor, tf.Tensor]:
+        """The sums over all members, none of which is there before all are; and when the own part was done.
+
+        What is ready travels while the backward pass is still under way, once the `checks` have passed.
+        """
         gradients, values = [*own.gradients, *own.total_gradients], [each.values for each in own.slices]
         numbers = tf.concat([[own.loss, own.total, own.count], flags, own.metrics], axis=0)
-        with tf.control_dependencies([numbers, *gradients, *values, *own.moved]):
+        with tf.control_dependencies([numbers, *gradients, *values, *own.moved, *stateful_operations()]):
             computed_at = tf.timestamp()
             noted = self._computed_at.assign(computed_at)
-        with tf.control_dependencies([noted]):  # nothing reaches the ring of a part that fails
-            reduced = allreduce_sums([numbers, *self._travel.packed(gradients), *own.moved])
-            gathered = allgather([*self._travel.packed(values), *(each.indices for each in own.slices)])
+        to_sum = [numbers, *self._travel.packed(gradients), *own.moved]
+        reduced = others.allreduce(to_sum, early=[numbers, *checks], late=[noted])
+        with tf.control_dependencies([noted]):
+            gathered = others.allgather([*self._travel.packed(values), *(each.indices for each in own.slices)])
         with tf.control_dependencies([*reduced, *gathered]):  # all or nothing
-            numbers, *others = (tf.identity(each) for each in reduced)
+            numbers, *summed = (tf.identity(each) for each in reduced)
             gathered = [tf.identity(each) for each in gathered]
             private = [tf.identity(each) for each in own.private]
-        summed = self._travel.unpacked(others[: len(gradients)], gradients)
+        moved, summed = summed[len(gradients) :], self._travel.unpacked(summed[: len(gradients)], gradients)
         rows = self._travel.unpacked(gathered[: len(values)], values)
         cut, end = len(own.gradients), 3 + flags.shape[0]
         all_sums = Sums(
@@ -179,7 +184,7 @@ class TrainStep:
             gradients=summed[:cut],
             total_gradients=summed[cut:],
             slices=[Slices(*each) for each in zip(rows, gathered[len(values) :], strict=True)],
-            moved=others[len(gradients) :],
+            moved=moved,
             private=private,
             metrics=numbers[end:],
         )
@@ -224,28 +229,6 @@ class TrainStep:
             shape = tf.constant(tuple(self._trainable[i].shape), indices.dtype)
             gradients[i] = tf.IndexedSlices(values / divisor, tf.identity(indices), shape)
         return gradients
-
-
-def allreduce_sums(tensors: Tensors) -> Tensors:
-    """The sums of `tensors` over all members, in one grouped reduction per dtype."""
-    sums = list(tensors)
-    for dtype in dict.fromkeys(each.dtype for each in tensors):
-        places = [i for i, each in enumerate(tensors) if each.dtype == dtype]
-        group = mpi_ops._grouped_allreduce([tensors[i] for i in places], name=f"edl_step_{dtype.name}", op=mpi_ops.Sum)
-        for i, each in zip(places, group, strict=True):
-            sums[i] = each
-    return sums
-
-
-def allgather(tensors: Tensors) -> Tensors:
-    """The tensors of all members, put one after the other by rows; every member may have another number of rows."""
-    rows = list(tensors)
-    for dtype in dict.fromkeys(each.dtype for each in tensors):
-        places = [i for i, each in enumerate(tensors) if each.dtype == dtype]
-        group = mpi_ops.grouped_allgather([tensors[i] for i in places], name=f"edl_slices_{dtype.name}")
-        for i, each in zip(places, group, strict=True):
-            rows[i] = each
-    return rows
 
 
 def make_broadcast(variables: Sequence[keras.Variable]) -> Callable[[], Tensors]:
