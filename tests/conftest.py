@@ -29,6 +29,8 @@ LONGEST = [
     "test_export",
     "test_contract_outputs",
     "test_data_formats",
+    "test_sql_statement_job",
+    "test_notebook",
     "test_bad_records",
     "test_model_zoo_models",
     "test_trained_model",

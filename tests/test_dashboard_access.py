@@ -55,7 +55,6 @@ def readable(job: Job) -> bool:
         return False
 
 
-@pytest.mark.job
 def test_everybody_reads_and_the_holder_of_the_token_steers(train: Train, tmp_path: Path) -> None:
     """While the launcher lives: with it the job ends, also where the coordinator is not its first one."""
     job = train(num_epochs=10_000, dashboard_access="read", audit=False)

@@ -163,7 +163,6 @@ TRAIN = """launcher.train(model_zoo={zoo!r}, model_def="digits.Classifier", data
                output="out", num_epochs=10_000)"""
 
 
-@pytest.mark.job
 def test_the_stop_button_stops_the_job(kernel: Kernel, digits: Path) -> None:
     source = TRAIN.format(zoo=f"{REPOSITORY}/model_zoo", digits=digits)
     shown = kernel.run(source, interrupt_at="worker 0 training")
@@ -213,7 +212,6 @@ TRAIN_SQL = """%%edl --database=sqlite:///staff.db --num_epochs=2
 SELECT age, salary FROM staff TRAIN regressor.DNN WITH hidden_units=[8] LABEL salary INTO pay;"""
 
 
-@pytest.mark.job
 def test_a_statement_trains_and_shows_the_loss_curve(edl: Kernel) -> None:
     shown = edl.run(TRAIN_SQL)
     assert "extracted 600 rows" in shown.text and re.search(r"<job regressor-\S+: done>", shown.text), shown.text

@@ -15,8 +15,6 @@ import pytest
 from tests.databases import Database, Servers, database, sqlalchemy
 from tests.jobs import REPOSITORY
 
-pytestmark = pytest.mark.job
-
 TRAIN = """
 SELECT role, age, "Salary; or TRAIN m INTO x" FROM employee -- TO TRAIN
 TO TRAIN regressor.DNN
