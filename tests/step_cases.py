@@ -103,9 +103,11 @@ def embedding() -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(hidden))
 
 
-def two_headed() -> keras.Model:
+def two_headed(trainable: bool = True) -> keras.Model:
     inputs = {"one": keras.Input([FEATURES], name="one"), "other": keras.Input([FEATURES], name="other")}
-    hidden = keras.layers.Dense(8, activation="tanh")(keras.layers.Concatenate()(list(inputs.values())))
+    hidden = keras.layers.Dense(8, activation="tanh", trainable=trainable)(
+        keras.layers.Concatenate()(list(inputs.values()))
+    )
     outputs = {
         "sum": keras.layers.Dense(1, name="sum")(hidden),
         "class": keras.layers.Dense(FEATURES, name="class")(hidden),
@@ -215,6 +217,11 @@ CASES: dict[str, Case] = {
         two_headed, {"sum": MSE, "class": SPARSE}, adam, lambda: batches(several),
         compile={"loss_weights": {"sum": 1.0, "class": 1.0}},
     ),
+    "several_frozen_clipped_in_pieces": Case(
+        lambda: two_headed(trainable=False), {"sum": MSE, "class": SPARSE},
+        lambda: keras.optimizers.AdamW(decay(), use_ema=True, global_clipnorm=0.1), lambda: batches(several),
+        spec=spec(max_local_batch=5), compile={"loss_weights": {"sum": 1.0, "class": 1.0}},
+    ),
     "additional_losses": Case(additional_losses, MSE, sgd(), lambda: batches(regression)),
     "sum": Case(
         additional_losses, keras.losses.MeanSquaredError(reduction="sum"),
@@ -245,7 +252,7 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
-SHARED = ("weights", "scaled", "embedding", "additional_losses", "all_small")
+SHARED = ("weights", "scaled", "embedding", "several_frozen_clipped_in_pieces", "additional_losses", "all_small")
 """What three workers try, too; each one costs them seconds."""
 
 
