@@ -14,6 +14,7 @@ from edl_allreduce.errors import ModelError, StorageError, UsageError, did_you_m
 from edl_allreduce.job_folder import RUNS
 from edl_allreduce.spec import JobSpec, ModelSpec, OutputSpec
 from edl_allreduce.task_spec import EvaluateSpec, Job, PredictSpec, TaskSpec
+from launcher.commands.zoo import STOCK
 from launcher.declared import declared_names
 from launcher.taken import taken
 
@@ -79,6 +80,11 @@ def check_model(model: ModelSpec) -> None:
     """Finds the files of model_def, input_fn, loss and optimizer, and their names in them; then what takes params."""
     from edl_allreduce.contracts.resolve import locate
 
+    if not Path(model.model_zoo).is_dir():
+        hint = f"edl zoo init FOLDER makes one; the models that come with edl are in {STOCK}"
+        raise UsageError(
+            f"--model_zoo: expected a folder with the model's Python files, {model.model_zoo!r} is none; {hint}"
+        )
     home = locate(model.model_zoo, model.model_def)
     hint = "" if home.name else f"; to use a class or function of it, write --model_def={model.model_def}.NAME"
     _check_name("model_def", home.file, home.name or "custom_model", hint)

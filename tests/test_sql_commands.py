@@ -144,6 +144,12 @@ def test_a_mistake_is_told_before_anything_is_started(
     assert not (tmp_path / "home/jobs").exists()
 
 
+def test_no_database_is_said_and_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("edl.db").unlink()
+    assert main(["sql", TRAIN]) == 2
+    assert capsys.readouterr().err.startswith("error: --database: required and not given, such as sqlite:///shop.db;")
+
+
 def test_a_name_that_is_taken(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     place = trained("m")
     assert main(["sql", TRAIN]) == 2

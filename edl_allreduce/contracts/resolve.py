@@ -70,8 +70,9 @@ def locate(model_zoo: str, dotted: str, flag: str = "model_def") -> Location:
             if (zoo / file).is_file():
                 return Location(".".join(module), os.path.join(shown(model_zoo), file), name)
     tried = " or ".join(os.path.join(shown(model_zoo), file) for file in _candidates(splits[-1][0]))
+    form = "" if parts[1:] or not dotted[:1].isupper() else f"; a class of a file is FILE.{dotted}"
     near = did_you_mean(splits[-1][0][-1], _modules_beside(zoo.joinpath(*splits[-1][0])))
-    raise UsageError(f"--{flag}: {dotted!r} needs the file {tried}, which does not exist{near}")
+    raise UsageError(f"--{flag}: {dotted!r} needs the file {tried}, which does not exist{near}{form}")
 
 
 def _candidates(module: list[str]) -> tuple[str, str]:

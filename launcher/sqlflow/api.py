@@ -65,6 +65,7 @@ def run_statements(text: str, values: Mapping[str, Any], out: TextIO, leave: boo
     if settings.boolean("dry_run"):
         print("\n\n".join(map(str, plans)), file=out)
         return []
+    database_url.check_default(url)
     doing = Doing(url, out, settings.boolean("quiet"), leave)
     handles = []
     for number, plan in enumerate(plans, 1):

@@ -30,6 +30,17 @@ def resolve(given: str, environ: Mapping[str, str]) -> str:
     return url if _SCHEME.match(url) else f"sqlite:///{url}"
 
 
+def check_default(url: str) -> None:
+    """Refuses the database that is meant when nobody says which, if there is none.
+
+    Raises:
+        UsageError: says where to say it.
+    """
+    if url == DEFAULT and not os.path.exists(DEFAULT.removeprefix("sqlite:///")):
+        nor = f"nor does {VARIABLE} say it, nor is edl.db here"
+        raise UsageError(f"--database: required and not given, such as sqlite:///shop.db; {nor}")
+
+
 def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
