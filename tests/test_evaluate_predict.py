@@ -194,5 +194,5 @@ def test_a_bad_record_is_named(model: Path, digits: Path, tmp_path: Path) -> Non
             writer.write(record)
     run: Run = Job(tmp_path, {"trained_model": model, "data": tmp_path / "bad.recordio"}, command="evaluate").finish()
     assert run.code == 5
-    assert f"bad.recordio, record 100 (in the chunk at offset 0): {model}/model_zoo/" in run.text
+    assert f"bad.recordio, record 100 (in the chunk at offset 0): {model}/model_zoo/measured.py:" in run.text
     assert left_over(tmp_path) == []
