@@ -139,7 +139,8 @@ async def _serve(job: Prepared, place: Place) -> int:
         telemetry = Telemetry(written, time.time)
         last_round = _replay(telemetry, history, written, job)
         provisioner = place.provisioner(port, spec, lambda: coordinator)
-        state = _state(spec, await provisioner.recover(), telemetry, last_round, place.restarts)
+        pulse = Pulse(supervisors_pipe())
+        state = _state(spec, await provisioner.recover(), telemetry, last_round, place.restarts, pulse.now())
         place.keep(spec, telemetry)
         coordinator = Coordinator(
             spec,
@@ -147,9 +148,9 @@ async def _serve(job: Prepared, place: Place) -> int:
             place.site,
             state,
             telemetry,
-            time.monotonic,
+            pulse.now,
             job.validation,
-            Pulse(supervisors_pipe()),
+            pulse,
         )
         await start_serving(server, coordinator)
         write_whole(folder.address, f"{place.address}:{port}")
@@ -197,12 +198,11 @@ def _is_cut_off(path: Path) -> bool:
         return file.read(1) != b"\n"
 
 
-def _state(spec: Job, left: Recovered, telemetry: Telemetry, last_round: int, restarts: int) -> State:
-    """Where a coordinator begins."""
+def _state(spec: Job, left: Recovered, telemetry: Telemetry, last_round: int, restarts: int, now: float) -> State:
+    """Where a coordinator begins, at time `now` of its clock."""
     if restarts:
         telemetry.restarted(restarts)
         target = telemetry.target or spec.elastic.num_workers
-        now = time.monotonic()
         return recovered(target, telemetry.checkpoint, left.alive, left.next_id, last_round + 1, now)
     phase = Phase.GATHERING if isinstance(spec, JobSpec) else Phase.WORKING
     return State(spec.elastic.num_workers, phase, checkpoint=telemetry.checkpoint, next_id=left.next_id)

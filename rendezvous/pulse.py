@@ -15,6 +15,7 @@ from collections.abc import Callable
 HELD_UP_SECONDS = 2.5  # less than it takes a worker at least to give up its stream (`keepalive` in `worker.session`)
 AFTER_SECONDS = 3.0  # so long what has happened meanwhile may come to be read
 BEAT_SECONDS = 0.5
+COUNTED_SECONDS = 1.0  # of the time between two beats; more is not the workers' fault
 VARIABLE = "EDL_PULSE"  # the descriptor of the supervisor's pipe
 
 
@@ -28,13 +29,22 @@ class Pulse:
 
     def __init__(self, pipe: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._pipe, self._clock = pipe, clock
+        self._seen = self._counted = clock()
         self._last: float | None = None
         self._doubtful_until: float | None = None
+
+    def now(self) -> float:
+        """Seconds on a clock that hardly goes on while the event loop does not.
+
+        What workers have said is read late then: nobody has missed a deadline by that.
+        """
+        return self._counted + min(self._clock() - self._seen, COUNTED_SECONDS)
 
     def beat(self) -> None:
         """The event loop gets on."""
         self._look()
-        self._last = self._clock()
+        self._counted = self.now()
+        self._last = self._seen = self._clock()
         if self._pipe is not None:
             with contextlib.suppress(OSError):  # full, since the supervisor is held up as well; or gone
                 os.write(self._pipe, b".")

@@ -335,11 +335,27 @@ def test_a_coordinator_that_was_held_up_for_long_does_not_take_broken_streams_fo
     ],
 )
 def test_after_a_pause_a_coordinator_doubts_for_a_while(beats: tuple[float, ...], asked: float, doubtful: bool) -> None:
-    times = iter([each for beat in beats for each in (beat, beat)] + [asked, asked])
-    felt = pulse.Pulse(clock=lambda: next(times))
-    for _ in beats:
+    time_is = 0.0
+    felt = pulse.Pulse(clock=lambda: time_is)
+    for beat in beats:
+        time_is = beat
         felt.beat()
+    time_is = asked
     assert felt.was_held_up() is doubtful
+
+
+def test_time_hardly_goes_on_while_nothing_is_read() -> None:
+    time_is = 100.0
+    felt = pulse.Pulse(clock=lambda: time_is)
+    felt.beat()
+    time_is = 100.5
+    assert felt.now() == 100.5
+    felt.beat()
+    time_is = 130.0  # stopped for half a minute: what has come meanwhile is read first
+    assert felt.now() == 101.5
+    felt.beat()
+    time_is = 130.25
+    assert felt.now() == 101.75
 
 
 def test_the_supervisor_is_told_every_beat() -> None:
