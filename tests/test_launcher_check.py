@@ -113,8 +113,7 @@ def test_models_that_can_be_found(zoo: Path, values: dict[str, str]) -> None:
         ),
         (
             {"model_def": "Classifier"},
-            "--model_def: 'Classifier' needs the file zoo/Classifier.py or zoo/Classifier/__init__.py, which does not ex"
-            + "ist; a class of a file is FILE.Classifier",
+            "--model_def: 'Classifier' needs the file zoo/Classifier.py or zoo/Classifier/__init__.py, which does not",
         ),
         ({"model_zoo": "zoo/digits.py"}, "--model_zoo: "),
         ({"model_def": "digit.Classifier"}, "--model_def: 'digit.Classifier' needs the file zoo/digit.py"),
