@@ -363,6 +363,7 @@ class Coordinator:
                 log.warning("worker %d is dropped: it %s", id, why)
                 self._kill(id)
                 self.part_with(id, why)
+                asyncio.get_running_loop().call_soon(self.work.leave, id, True)  # others do what it has not done
             case events.EndJob():
                 self._end()
 

@@ -140,7 +140,7 @@ async def site(state: State | None = None, telemetry: Telemetry | None = None, *
     server, port = listen(TOKEN, "127.0.0.1")
     state = state or State(target=spec.elastic.num_workers)
     where = Where("job", "127.0.0.1")
-    coordinator = Coordinator(spec, dataset, where, state, telemetry or Telemetry(), time.monotonic)
+    coordinator = Coordinator(spec, dataset, where, state, telemetry or Telemetry(), time.monotonic, dataset)
     await start_serving(server, coordinator)
     provisioner = Started()
     coordinator.start(provisioner)
@@ -259,6 +259,29 @@ def test_a_worker_that_beats_but_gets_no_further_is_dropped() -> None:
             await again.say(hello=pb.Hello(worker_id=1, standing=pb.Standing(state="training")))
             code, told = await again.refusal()
             assert (code, told) == (grpc.StatusCode.FAILED_PRECONDITION, "worker 1 is not a member any more")
+
+    run(test)
+
+
+def test_what_a_worker_was_to_evaluate_that_did_not_part_is_done_by_others() -> None:
+    async def test() -> None:
+        async with site(num_workers=2, part_timeout=0.3) as job:
+            members = [Member(job.address, id) for id in (0, 1)]
+            for member in members:
+                await member.join()
+            for member in members:
+                await member.hears("round")
+            await members[1].say(wants=pb.Wants(work=5))
+            for _ in range(2):
+                await members[1].hears("lease")
+            job.coordinator.tell(events.Stalled(1, "no worker could reduce a step"))
+            await members[0].hears("abandon")
+            await members[0].part(1, 5, offset=5 * 32)
+            async with members[0].doing(pb.WAITING):
+                assert (await members[0].hears("round")).round.number == 2  # without the other one
+                await members[0].say(wants=pb.Wants(work=5))
+                assert [list((await members[0].hears("lease")).lease.tasks) for _ in range(2)] == [[0], [1]]
+            assert job.provisioner.killed == [1]
 
     run(test)
 
