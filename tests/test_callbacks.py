@@ -141,9 +141,7 @@ def test_keras_own_write_what_they_write_under_fit(tmp_path: Path) -> None:
     ring.leave()
 
     ours, theirs = (sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("step", "fit"))
-    assert (
-        ours == theirs == sorted(["calls", "best.keras", "log.csv", "board", *(f"{i}.weights.h5" for i in (1, 2, 3))])
-    )
+    assert ours == theirs and {"calls", "best.keras", "log.csv", "3.weights.h5"} <= set(ours)
     assert (tmp_path / "step/calls").read_text() == (tmp_path / "fit/calls").read_text()
     for name in ("best.keras", "2.weights.h5"):
         kept = []
