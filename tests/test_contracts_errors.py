@@ -59,7 +59,10 @@ def test_zoo_is_no_folder(tmp_path: Path) -> None:
             "lime.Line",
             "--model_def: 'lime.Line' needs the file zoo/lime.py or zoo/lime/__init__.py, which does not exist (did you mean 'line'?)",
         ),
-        ("Line", "--model_def: 'Line' needs the file zoo/Line.py or zoo/Line/__init__.py, which does not exist (did you mean 'line'?); a class of a file is FILE.Line"),
+        (
+            "Line",
+            "--model_def: 'Line' needs the file zoo/Line.py or zoo/Line/__init__.py, which does not exist (did you mean 'line'?); a class of a file is FILE.Line",
+        ),
         ("a.b.Line", "--model_def: 'a.b.Line' needs the file zoo/a/b.py or zoo/a/b/__init__.py, which does not exist"),
         ("line.Lime", "zoo/line.py has no 'Lime' (did you mean 'Line'?)"),
         (
