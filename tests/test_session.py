@@ -179,3 +179,32 @@ def test_it_beats_as_often_as_it_is_told() -> None:
         assert time.monotonic() - began < 2.5  # as usual it would be 5 s
         coordinator.says.put(None)
         session.close()
+
+
+def test_a_round_that_cannot_be_broken_off_in_order_costs_no_connection() -> None:
+    def fails() -> None:
+        raise OSError(88, "Socket operation on non-socket")
+
+    coordinator = Coordinator()
+    with serving(coordinator) as port:
+        session = Session(f"127.0.0.1:{port}", "token", HELLO)
+        session.on_abandon = fails
+        session.start()
+        assert session.inbox.get(timeout=10)
+        coordinator.says.put(pb.ToWorker(abandon=pb.Abandon(round=3)))
+        coordinator.says.put(pb.ToWorker(stop=pb.Stop(reason="enough")))
+        told = [session.inbox.get(timeout=10) for _ in range(2)]
+        assert [each and each.WhichOneof("message") for each in told] == ["abandon", "stop"]
+        assert session.abandoned_round == 3
+        coordinator.says.put(None)
+        session.close()
+
+
+def test_a_thread_that_fails_is_the_end_and_not_a_wait_without_end() -> None:
+    session = Session("127.0.0.1:1", "token", HELLO)
+    broken_off = threading.Event()
+    session.on_abandon = broken_off.set
+    session._connect = lambda: 1 / 0  # type: ignore[assignment, method-assign, return-value]
+    session.start()
+    assert session.inbox.get(timeout=10) is None and broken_off.is_set()
+    session.close()

@@ -76,7 +76,7 @@ class Session:
         self._greeted_before = False
         self._closed = threading.Event()
         self._threads = [
-            threading.Thread(target=self._stay_connected, name="receive", daemon=True),
+            threading.Thread(target=self._receive, name="receive", daemon=True),
             threading.Thread(target=self._beat, name="heartbeat", daemon=True),
         ]
 
@@ -186,6 +186,22 @@ class Session:
 
     # The stream.
 
+    def _receive(self) -> None:
+        try:
+            self._stay_connected()
+        except Exception:
+            log.exception("the connection to the coordinator is given up")
+        if not self._closed.is_set():
+            self._break_off()
+        self.inbox.put(None)  # whatever has happened: nobody waits for more
+
+    def _break_off(self) -> None:
+        """Breaks off the round in progress, as far as that works; what the coordinator says is heard all the same."""
+        try:
+            self.on_abandon()
+        except Exception:
+            log.exception("the round could not be broken off in order")
+
     def _stay_connected(self) -> None:
         wait, longest = RETRY_SECONDS
         gone_since = time.monotonic()
@@ -199,9 +215,6 @@ class Session:
                 break
             self._closed.wait(wait)
             wait = min(2 * wait, longest)
-        if not self._closed.is_set():
-            self.on_abandon()
-        self.inbox.put(None)
 
     def _gives_up(self, error: grpc.RpcError | None, gone: float) -> bool:
         if isinstance(error, grpc.Call) and error.code() in REFUSED:
@@ -262,11 +275,11 @@ class Session:
                 self.inbox.put(message)
             case "abandon":
                 self.abandoned_round = message.abandon.round
-                self.on_abandon()
+                self._break_off()
                 self.inbox.put(message)  # for whoever waits there in a round
             case "stop":
                 self.inbox.put(message)
-                self.on_abandon()
+                self._break_off()
             case "leave":
                 self.leaving = True
                 self.inbox.put(message)
