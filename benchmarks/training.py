@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,20 +71,13 @@ def measure(
         short: a look at it: the digits, three blocks.
         output: folder for results.
     """
-    chosen = models.split(",")
-    for name in chosen:
-        if name not in MODELS:
-            raise UsageError(f"--models: expected some of {', '.join(MODELS)}, got {name!r}")
-    if short:
-        chosen, repeats = chosen[:1], 3
+    chosen, repeats = chosen_models(models, short), 3 if short else repeats
     report = Report("training", output, models=chosen, workers=workers, repeats=repeats)
     rates: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="edl-training-") as folder:
         for name in chosen:
-            data = Path(folder, name)
-            write(name, data)
             for number in workers:
-                found = _measure(MODELS[name], data, number, repeats)
+                found = _measure(name, Path(folder), number, repeats)
                 title = f"{name}, {number} worker{'s' if number > 1 else ''}"
                 rates[title] = _tell(report, title, MODELS[name], found)
     report.close(partial(_panel, rates))
@@ -108,14 +102,37 @@ def _tell(report: Report, title: str, model: Model, found: Mapping[str, Sequence
     return {way: summary(values).median / summary(found[OURS]).median for way, values in found.items() if way != OURS}
 
 
-def _measure(model: Model, data: Path, workers: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of each block of steps, by way."""
+def chosen_models(models: str, short: bool) -> list[str]:
+    """Which of MODELS are asked for; the first of them where a short look is enough.
+
+    Raises:
+        UsageError: one does not exist.
+    """
+    chosen = models.split(",")
+    for name in chosen:
+        if name not in MODELS:
+            raise UsageError(f"--models: expected some of {', '.join(MODELS)}, got {name!r}")
+    return chosen[:1] if short else chosen
+
+
+@contextmanager
+def training_team(name: str, folder: Path, workers: int, **environ: str) -> Iterator[Team]:
+    """Processes that train a model in every way, in turn; its data are written below `folder`, once."""
+    model, data = MODELS[name], folder / name
+    if not data.exists():
+        write(name, data)
     flags = {"model_zoo": MODEL_ZOO, "model_def": model.model_def, "params": model.params, "batch_size": model.batch}
     flags |= {"data": data, "output": "none"}
     config = json.dumps({"flags": {name: str(value) for name, value in flags.items()}})
-    with team("benchmarks.ring.training", workers, thread_settings(workers), config) as members:
+    with team("benchmarks.ring.training", workers, thread_settings(workers) | environ, config) as members:
+        yield members
+
+
+def _measure(name: str, folder: Path, workers: int, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each block of steps, by way."""
+    with training_team(name, folder, workers) as members:
         ways = members.join()[0]
-        measures = {way: partial(_block, members, way, model.steps) for way in sorted(ways, reverse=True)}
+        measures = {way: partial(_block, members, way, MODELS[name].steps) for way in sorted(ways, reverse=True)}
         for each in measures.values():
             each()  # traces, and fills what is read ahead
         return alternate(measures, repeats)

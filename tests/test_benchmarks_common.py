@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import timeline
 from benchmarks.common import plots
 from benchmarks.common.command import typed
 from benchmarks.common.report import Report
@@ -131,3 +132,30 @@ def test_a_short_run_of_the_coordinators_benchmark(tmp_path: Path) -> None:
     for row in (few, more):
         assert 0 < row["forms, s"] < 30 and 0 < row["reforms, s"] < 30 and 20 < row["memory, MB"] < 1000
         assert row["heartbeats per second"] < 60  # four per second and worker, and never more
+
+
+def test_the_parts_of_a_step_add_up_to_it() -> None:
+    events = [
+        {"name": "process_name", "ph": "M", "pid": 0, "args": {"start_time_since_epoch_in_micros": 100_000_000}},
+        {"name": "process_name", "ph": "M", "pid": 1, "args": {"name": "cond/edl_step_0_1of3"}},
+        {"name": "process_name", "ph": "M", "pid": 2, "args": {"name": "cond/edl_step_0_2of3"}},
+        {"name": "process_name", "ph": "M", "pid": 3, "args": {"name": "cond/edl_step_1_1of1"}},
+        *(*_nested(1, "NEGOTIATE_ALLREDUCE", 500_000, 510_000), *_nested(1, "ALLREDUCE", 510_000, 540_000)),
+        *(*_nested(3, "NEGOTIATE_ALLREDUCE", 605_000, 610_000), *_nested(3, "ALLREDUCE", 610_000, 640_000)),
+    ]
+    written = "[\n" + ",\n".join(map(json.dumps, events)) + ",\n"  # Horovod never closes it
+    buckets = timeline.buckets_of(written)
+    assert [len(bucket["ALLREDUCE"]) for bucket in buckets] == [1, 1]
+    times = [(0.0, 0.0, 100.4), (100.45, 100.6, 100.7)]
+    found = {part: values[0] for part, values in timeline.parts_of(times, buckets).items()}
+    assert found == pytest.approx(
+        {"input": 50, "compute": 150, "negotiation": 5, "reduction": 30, "apply": 65, "reduced meanwhile": 30}
+    )
+    assert timeline.parts_of([*times, (100.8, 100.9, 101.0)], buckets)["input"] == pytest.approx(
+        [50]
+    )  # nothing is told
+
+
+def _nested(pid: int, name: str, begin: int, end: int) -> list[dict[str, object]]:
+    inner = [{"ph": "B", "name": "GLOO_ALLREDUCE", "ts": begin, "pid": pid}, {"ph": "E", "ts": end, "pid": pid}]
+    return [{"ph": "B", "name": name, "ts": begin, "pid": pid}, *inner, {"ph": "E", "ts": end, "pid": pid}]

@@ -75,3 +75,14 @@ def bars(axes: Any, values: Mapping[str, float], goal: float | None = None) -> N
     axes.margins(x=0.15)
     if goal is not None:
         axes.axvline(goal, color=COLOURS[2], linewidth=1, linestyle="--")
+
+
+def stacks(axes: Any, rows: Mapping[str, Mapping[str, float]]) -> None:
+    """Horizontal bars, each of the same parts one after the other."""
+    ends = dict.fromkeys(rows, 0.0)
+    for part, colour in zip(next(iter(rows.values())), COLOURS, strict=False):
+        lengths = [parts[part] for parts in rows.values()]
+        axes.barh(list(rows), lengths, left=list(ends.values()), color=colour, height=0.6, label=part)
+        ends = {name: ends[name] + parts[part] for name, parts in rows.items()}
+    axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18))

@@ -38,16 +38,30 @@ SHUFFLED_RECORDS = 2048
 
 
 class Turn(Session):
-    """Stands for the connection to a coordinator: lets the worker do so many steps when it is its turn."""
+    """Stands for the connection to a coordinator: lets the worker do so many steps when it is its turn.
+
+    Attributes:
+        times: of every step, in seconds since 1970: when it had its records, its own part, the whole step.
+        computed_at: when the worker's own part of a step was last done.
+    """
 
     def __init__(self) -> None:
         super().__init__("nowhere:0", "", pb.Hello())
+        self.times: list[tuple[float, float, float]] = []
+        self.computed_at: Callable[[], float] = time.time
+        self._input_at = 0.0
         self._left = 1
         self._turn, self._done = threading.Semaphore(0), threading.Semaphore(0)
+
+    def wants_to_part(self, round: int) -> bool:
+        """The worker asks when it has its records."""
+        self._input_at = time.time()
+        return super().wants_to_part(round)
 
     def progress(self, round: int, rank: int, position: Position, step: pb.Step, paused_seconds: float) -> None:
         """A step is done."""
         super().progress(round, rank, position, step, paused_seconds)
+        self.times.append((self._input_at, self.computed_at(), time.time()))
         self._left -= 1
         if not self._left:
             self._done.release()
@@ -72,6 +86,7 @@ def main(rank: int, size: int, config: dict[str, Any]) -> None:
     welcome = pb.Welcome(spec=spec.to_json(), dataset=dataset_to_message(dataset), job="benchmark")
     session, ring = Turn(), Ring(ADDRESS, spared=0)
     worker = Worker(welcome, rank, session, ring)
+    session.computed_at = worker._step.computed_at
     batch = int(spec.training.global_batch(size))
     lanes = deal_lanes(dataset.lanes, [1.0] * size)[rank]
     ways: dict[str, Callable[[int], float]] = {}
@@ -87,6 +102,12 @@ def main(rank: int, size: int, config: dict[str, Any]) -> None:
                 answer(sorted(ways))
             case {"do": "train", "way": way, "steps": steps}:
                 answer(ways[way](steps))
+            case {"do": "timeline", "steps": steps, "file": file}:
+                hvd.start_timeline(file)
+                session.times.clear()
+                session.take(steps)
+                hvd.stop_timeline()
+                answer(session.times)
 
 
 def _ours(session: Turn) -> Callable[[int], float]:

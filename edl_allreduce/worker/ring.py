@@ -8,7 +8,6 @@ this worker and in turn on its neighbours.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 import struct
@@ -21,8 +20,6 @@ import numpy as np
 import psutil
 import tensorflow as tf
 from horovod.tensorflow import mpi_ops
-
-log = logging.getLogger(__name__)
 
 # How often a ring that is severed while it is being made is looked at: no event tells of sockets.
 JOIN_LOOK_SECONDS = 0.01
@@ -59,7 +56,7 @@ class Ring:
         self._looks: deque[set[str]] = deque(maxlen=_LOOKS)
         os.environ["HOROVOD_GLOO_IFACE"] = _interface_of(address)
         os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] = str(timeout)
-        _tune()
+        os.environ.setdefault("HOROVOD_CYCLE_TIME", CYCLE_MILLISECONDS)
 
     def join(self, rank: int = 0, size: int = 1, store: tuple[str, int] | None = None) -> None:
         """Connects to the other members; blocks until all are there.
@@ -164,17 +161,6 @@ def _environment(rank: int, size: int, store: tuple[str, int] | None) -> dict[st
         address, port = store
         values |= {"HOROVOD_GLOO_RENDEZVOUS_ADDR": address, "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port)}
     return values
-
-
-def _tune() -> None:
-    """Sets Horovod's cycle, unless the user has set what it depends on.
-
-    With cycle and fusion threshold both fixed, Horovod 0.28.1 crashes when it is initialised again.
-    """
-    if "HOROVOD_FUSION_THRESHOLD" not in os.environ:
-        os.environ.setdefault("HOROVOD_CYCLE_TIME", CYCLE_MILLISECONDS)
-    elif os.environ.pop("HOROVOD_CYCLE_TIME", None):
-        log.warning("HOROVOD_CYCLE_TIME is not used: together with HOROVOD_FUSION_THRESHOLD it makes Horovod crash")
 
 
 def _sockets() -> frozenset[tuple[int, str]]:
