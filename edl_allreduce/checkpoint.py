@@ -10,7 +10,6 @@ was thought dead and still writes the same checkpoint cannot damage another's.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 import secrets
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO, TypeVar
 from edl_allreduce import parameters, storage
 from edl_allreduce.checkpoint_json import Checkpoint, Origin, differences, from_json, to_json
 from edl_allreduce.errors import DataError, StorageError
+from edl_allreduce.notices import notices
 from edl_allreduce.position import Position
 from edl_allreduce.storage_ranges import local_path
 
@@ -32,8 +32,6 @@ FOLDER, JSON = "checkpoints", "checkpoint.json"
 _NAME = re.compile(r"step-(\d+)")
 
 Result = TypeVar("Result")
-
-log = logging.getLogger(__name__)
 
 
 def url_of(output: str, position: Position) -> str:
@@ -52,7 +50,7 @@ def newest(output: str) -> Checkpoint | None:
         found, problem = _look(url)
         if found:
             return found
-        log.warning("%s: passed over: %s", url, problem)
+        notices.warning("%s: passed over: %s", url, problem)
     return None
 
 

@@ -8,6 +8,7 @@ Every line but those of steps has also a "time", in seconds since 1970:
     {"step": 120, "epoch": 1, "loss": 0.31, "records": 64, "seconds": 0.013, "useful": 0.012}
     {"checkpoint": 100, "bytes": 91234, "seconds": 0.04, "blocked_seconds": 0.0001}     or with "error"
     {"skipped": 1, "file": "a.recordio", "offset": 0, "first": 17, "error": "…"}
+    {"notice": "auc_of_mine cannot be added up …"}       what a worker wants the modeler to know, once
     {"tasks": [17], "records": 4096, "sums": "…"}        of a job of tasks; sums in base64, see TaskDone (control.proto)
     {"evaluation": 120, "epoch": 1, "figures": {"loss": 0.3, "auc": 0.91}, "seconds": 0.2}     0: of a trained model
     {"epoch_end": 1, "step": 120, "figures": {"loss": 0.31, "val_loss": 0.3}, "seconds": 0.2, "stopped": ""}

@@ -17,7 +17,6 @@ import atexit
 import hashlib
 import importlib.metadata
 import json
-import logging
 import os
 import platform
 import shutil
@@ -37,12 +36,11 @@ from edl_allreduce.contracts.user_errors import user_code
 from edl_allreduce.contracts.zoo_files import code_files
 from edl_allreduce.errors import DataError, ModelError, StorageError, UsageError
 from edl_allreduce.keras_file import save_keras
+from edl_allreduce.notices import notices
 from edl_allreduce.spec import JobSpec, ModelSpec
 from edl_allreduce.storage_ranges import local_errors
 from edl_allreduce.storage_retry import persist
 from edl_allreduce.trained_model_pb2 import TrainedModel
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ def _save_keras(model: Any, path: Path, spec: ModelSpec) -> None:
     except Exception as error:  # whatever the model's get_config and Keras raise
         path.unlink(missing_ok=True)
         reason = " ".join(str(error).split())
-        log.warning("%s left out, Keras cannot save this model: %s: %.300s", KERAS, type(error).__name__, reason)
+        notices.warning("%s left out, Keras cannot save this model: %s: %.300s", KERAS, type(error).__name__, reason)
 
 
 def _message(model: ModelSpec) -> TrainedModel:

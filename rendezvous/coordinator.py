@@ -225,6 +225,8 @@ class Coordinator:
                 self.tell(events.Checkpointed(worker_id, position))
             case "skipped":
                 self.telemetry.left_out(message.skipped)
+            case "notice":
+                self.telemetry.noticed(message.notice.text)
 
     def part_with(self, worker_id: int, why: str, kind: Kind = Kind.LOST) -> None:
         """A worker's stream has ended, or must end."""

@@ -42,6 +42,7 @@ def make_status(coordinator: Coordinator) -> pb.Status:
         seconds=now - coordinator.started_at,
         exit_code=state.exit_code,
         skipped_records=telemetry.skipped,
+        notices=telemetry.notices,
         coordinator_restarts=telemetry.restarts,
         work=coordinator.work.status(),
         evaluations=telemetry.evaluations,

@@ -23,6 +23,7 @@ from rendezvous.patient_file import PatientFile
 from rendezvous.state import Round
 
 RATE_SECONDS = 5.0
+NOTICES_KEPT = 20  # a job has no use for more
 
 
 @dataclass
@@ -134,6 +135,11 @@ class Telemetry(Told):
                 "error": message.error,
             }
         )
+
+    def noticed(self, text: str) -> None:
+        """A worker wants the modeler to know something; several workers may say the same."""
+        if text not in self.notices and len(self.notices) < NOTICES_KEPT:
+            self._happened({"notice": text})
 
     def task_done(self, message: pb.TaskDone) -> None:
         """Tasks of a job of tasks are done."""

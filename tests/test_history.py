@@ -139,14 +139,17 @@ def test_every_line_but_a_steps_says_when(tmp_path: Path) -> None:
         telemetry.must_repeat(1, 32)
         telemetry.checkpointed(pb.Checkpointed(error="the disk is full"))
         telemetry.left_out(pb.Skipped(file="a", first=1, records=1))
+        for _ in range(3):  # every worker says so
+            telemetry.noticed("the median cannot be added up")
         telemetry.task_done(pb.TaskDone(tasks=[1], records=10))
         telemetry.evaluated(pb.Figures(work=1, values={"loss": 0.5}))
         telemetry.epoch_ended(pb.EpochEnd(values={"loss": 0.5}))
         telemetry.scaled(3)
         telemetry.restarted(1)
     lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
-    assert len(lines) == 10
-    assert [line.get("time") for line in lines if "loss" not in line] == [1795381656.67] * 9
+    assert len(lines) == 11
+    assert [line.get("time") for line in lines if "loss" not in line] == [1795381656.67] * 10
     again = Telemetry(wall=lambda: 1795381700.0)
     assert again.replay((tmp_path / "history.jsonl").read_text().splitlines(), 1795381690.0) == 1
     assert (again.told, again.target, again.skipped, len(again.epochs)) == (1, 3, 1, 1)
+    assert again.notices == ["the median cannot be added up"]

@@ -59,6 +59,7 @@ def test_the_screen_has_everything_that_is_known() -> None:
         skipped_records=1,
         coordinator_restarts=2,
         checkpoint_error="the disk is full",
+        notices=["the median cannot be added up"],
     )
     status.goodput.wall_seconds, status.goodput.useful_seconds = 10.0, 9.5
     status.goodput.lost.add(kind="hung", rounds=1, seconds=0.3)
@@ -78,6 +79,7 @@ def test_the_screen_has_everything_that_is_known() -> None:
         "checkpoint step 8",
         "checkpoint the last one could not be written: the disk is full",
         "left out 1 bad record",
+        "note the median cannot be added up",
         "coordinator restarted 2 times",
     ):
         assert wanted.split() in lines, wanted
@@ -148,6 +150,7 @@ HISTORY: list[tuple[dict[str, Any], str]] = [
         {"skipped": 1, "file": "a.recordio", "offset": 8, "first": 17, "error": "bad"},
         "1 bad record left out: a.recordio, chunk at offset 8, from record 17: bad",
     ),
+    ({"notice": "the median cannot be added up"}, "the median cannot be added up"),
     ({"tasks": [17], "records": 4096, "sums": ""}, "task 17 done: 4,096 records"),
     ({"tasks": [1, 2], "records": 5, "sums": ""}, "tasks 1, 2 done: 5 records"),
     ({"evaluation": 120, "epoch": 1, "figures": {"loss": 0.3}, "seconds": 0.2}, "evaluation after step 120: loss 0.3"),

@@ -182,6 +182,7 @@ class FromWorker(google.protobuf.message.Message):
     TASK_DONE_FIELD_NUMBER: builtins.int
     FIGURES_FIELD_NUMBER: builtins.int
     EPOCH_END_FIELD_NUMBER: builtins.int
+    NOTICE_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -210,6 +211,8 @@ class FromWorker(google.protobuf.message.Message):
     def figures(self) -> global___Figures: ...
     @property
     def epoch_end(self) -> global___EpochEnd: ...
+    @property
+    def notice(self) -> global___Notice: ...
     def __init__(
         self,
         *,
@@ -227,10 +230,11 @@ class FromWorker(google.protobuf.message.Message):
         task_done: global___TaskDone | None = ...,
         figures: global___Figures | None = ...,
         epoch_end: global___EpochEnd | None = ...,
+        notice: global___Notice | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["broke", b"broke", "checkpointed", b"checkpointed", "epoch_end", b"epoch_end", "exported", b"exported", "figures", b"figures", "hello", b"hello", "leaving", b"leaving", "message", b"message", "parted", b"parted", "progress", b"progress", "ready", b"ready", "restored", b"restored", "skipped", b"skipped", "task_done", b"task_done", "wants", b"wants"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["broke", b"broke", "checkpointed", b"checkpointed", "epoch_end", b"epoch_end", "exported", b"exported", "figures", b"figures", "hello", b"hello", "leaving", b"leaving", "message", b"message", "parted", b"parted", "progress", b"progress", "ready", b"ready", "restored", b"restored", "skipped", b"skipped", "task_done", b"task_done", "wants", b"wants"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "ready", "progress", "parted", "leaving", "broke", "exported", "restored", "checkpointed", "skipped", "wants", "task_done", "figures", "epoch_end"] | None: ...
+    def HasField(self, field_name: typing.Literal["broke", b"broke", "checkpointed", b"checkpointed", "epoch_end", b"epoch_end", "exported", b"exported", "figures", b"figures", "hello", b"hello", "leaving", b"leaving", "message", b"message", "notice", b"notice", "parted", b"parted", "progress", b"progress", "ready", b"ready", "restored", b"restored", "skipped", b"skipped", "task_done", b"task_done", "wants", b"wants"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["broke", b"broke", "checkpointed", b"checkpointed", "epoch_end", b"epoch_end", "exported", b"exported", "figures", b"figures", "hello", b"hello", "leaving", b"leaving", "message", b"message", "notice", b"notice", "parted", b"parted", "progress", b"progress", "ready", b"ready", "restored", b"restored", "skipped", b"skipped", "task_done", b"task_done", "wants", b"wants"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "ready", "progress", "parted", "leaving", "broke", "exported", "restored", "checkpointed", "skipped", "wants", "task_done", "figures", "epoch_end", "notice"] | None: ...
 
 global___FromWorker = FromWorker
 
@@ -571,6 +575,24 @@ class Skipped(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["error", b"error", "file", b"file", "first", b"first", "offset", b"offset", "records", b"records"]) -> None: ...
 
 global___Skipped = Skipped
+
+@typing.final
+class Notice(google.protobuf.message.Message):
+    """What the modeler should know although the job goes on; several workers may say the same."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """one line"""
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["text", b"text"]) -> None: ...
+
+global___Notice = Notice
 
 @typing.final
 class Wants(google.protobuf.message.Message):
@@ -1145,6 +1167,7 @@ class Status(google.protobuf.message.Message):
     WORK_FIELD_NUMBER: builtins.int
     EVALUATIONS_FIELD_NUMBER: builtins.int
     EPOCHS_FIELD_NUMBER: builtins.int
+    NOTICES_FIELD_NUMBER: builtins.int
     phase: builtins.str
     """starting, training, reforming, exporting, stopping, done, failed, stopped"""
     message: builtins.str
@@ -1200,6 +1223,10 @@ class Status(google.protobuf.message.Message):
     def epochs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EpochEnd]:
         """the newest 20"""
 
+    @property
+    def notices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """what workers want the modeler to know, each once"""
+
     def __init__(
         self,
         *,
@@ -1228,9 +1255,10 @@ class Status(google.protobuf.message.Message):
         work: global___Work | None = ...,
         evaluations: collections.abc.Iterable[global___Evaluation] | None = ...,
         epochs: collections.abc.Iterable[global___EpochEnd] | None = ...,
+        notices: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "goodput", b"goodput", "position", b"position", "work", b"work"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "checkpoint_error", b"checkpoint_error", "coordinator_restarts", b"coordinator_restarts", "epochs", b"epochs", "evaluations", b"evaluations", "exit_code", b"exit_code", "goodput", b"goodput", "job", b"job", "loss", b"loss", "message", b"message", "num_epochs", b"num_epochs", "phase", b"phase", "position", b"position", "records", b"records", "records_per_second", b"records_per_second", "round", b"round", "rounds", b"rounds", "seconds", b"seconds", "seconds_left", b"seconds_left", "skipped_records", b"skipped_records", "target_workers", b"target_workers", "total_steps", b"total_steps", "training_seconds", b"training_seconds", "work", b"work", "workers", b"workers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "checkpoint_error", b"checkpoint_error", "coordinator_restarts", b"coordinator_restarts", "epochs", b"epochs", "evaluations", b"evaluations", "exit_code", b"exit_code", "goodput", b"goodput", "job", b"job", "loss", b"loss", "message", b"message", "notices", b"notices", "num_epochs", b"num_epochs", "phase", b"phase", "position", b"position", "records", b"records", "records_per_second", b"records_per_second", "round", b"round", "rounds", b"rounds", "seconds", b"seconds", "seconds_left", b"seconds_left", "skipped_records", b"skipped_records", "target_workers", b"target_workers", "total_steps", b"total_steps", "training_seconds", b"training_seconds", "work", b"work", "workers", b"workers"]) -> None: ...
 
 global___Status = Status
 

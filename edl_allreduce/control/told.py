@@ -53,6 +53,7 @@ class Told:
         began_at: when the first round began, seconds since 1970.
         repeated: records computed once more, in all.
         skipped: records left out, each counted once.
+        notices: what workers want the modeler to know, each once.
         target: how many workers somebody has asked for since the start; 0: nobody has.
         checkpoint_step, checkpoint_error: the newest complete one, and why the last try failed.
         tasks_done: of a job of tasks: those that count, and in base64 what each adds to the sums.
@@ -66,6 +67,7 @@ class Told:
     began_at: float | None = None
     repeated: int = 0
     skipped: int = 0
+    notices: list[str] = field(default_factory=list)
     restarts: int = 0
     target: int = 0
     checkpoint_step: int = 0
@@ -125,6 +127,8 @@ class Told:
             case {"skipped": records, "file": file, "first": first_record}:
                 self._skips.add((file, first_record))
                 self.skipped += records
+            case {"notice": text}:
+                self.notices.append(text)
             case {"target": target}:
                 self.target = target
             case {"restart": restarts}:
@@ -226,6 +230,7 @@ def recalled(spec: Job | None, dataset: pb.Dataset, told: Told) -> pb.Status:
         target_workers=told.target,
         seconds=told.training_seconds_until(told.time),
         skipped_records=told.skipped,
+        notices=told.notices,
         coordinator_restarts=told.restarts,
         evaluations=told.evaluations,
         epochs=told.epochs,

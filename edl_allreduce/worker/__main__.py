@@ -15,6 +15,7 @@ import threading
 from edl_allreduce import task_spec
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.errors import EdlError
+from edl_allreduce.notices import Teller, notices
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.worker.access import own_address, read_certificate, read_token
 from edl_allreduce.worker.lean_imports import load_keras
@@ -36,6 +37,7 @@ def main() -> int:
         return error.exit_code
     hello = pb.Hello(worker_id=arguments.worker_id, host=arguments.host, pid=os.getpid(), address=address)
     session = Session(arguments.coordinator, read_token(), hello, read_certificate())
+    notices.addHandler(Teller(session.notice))
     session.life_line = _take_life_line()
     session.on_abandon = functools.partial(os._exit, 1)  # while it prepares: nothing is lost, and nothing can interrupt
     session.start()

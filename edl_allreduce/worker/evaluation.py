@@ -6,7 +6,6 @@ all tasks, and only then read. (An average of averages is wrong for AUC, precisi
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,13 +16,12 @@ import tensorflow as tf
 from edl_allreduce.contracts.base import Metric, TrainingModel
 from edl_allreduce.contracts.user_errors import user_code
 from edl_allreduce.dataset import Dataset
+from edl_allreduce.notices import notices
 from edl_allreduce.worker.leases import Sums
 from edl_allreduce.worker.local_part import call_arguments, values_of
 from edl_allreduce.worker.metrics import arguments, contribution, initial_state, result
 from edl_allreduce.worker.task_reader import TaskBatch, TaskReader
 from edl_allreduce.worker.trying import not_adding_up
-
-log = logging.getLogger(__name__)
 
 LOSS = "loss"
 
@@ -51,7 +49,7 @@ class Evaluator:
         self._shapes = [[tuple(each.shape) for each in metric.metric.variables] for metric in training.metrics]
         self.whole = bool(self._alone)
         if self._alone:
-            log.warning(
+            notices.warning(
                 "%s: what one worker finds cannot be added to what another finds, so one worker alone evaluates",
                 ", ".join(metric.name for metric in self._alone),
             )

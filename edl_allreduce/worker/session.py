@@ -137,6 +137,10 @@ class Session:
         """Records are left out."""
         self._say_to_all(pb.FromWorker(skipped=message))
 
+    def notice(self, text: str) -> None:
+        """Something the modeler should know, in one line."""
+        self._say_to_all(pb.FromWorker(notice=pb.Notice(text=text)))
+
     def wants_tasks(self, work: int, whole: bool = False) -> None:
         """This worker takes part in a piece of leased work from now on; new coordinators are told as well."""
         self._wants = [pb.FromWorker(wants=pb.Wants(work=work, whole=whole))]

@@ -6,17 +6,15 @@ since it decides what a step reduces.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from edl_allreduce.contracts.base import Metric, TrainingModel
+from edl_allreduce.notices import notices
 from edl_allreduce.worker.local_part import call_arguments, values_of
 from edl_allreduce.worker.metrics import adds_up, arguments
-
-log = logging.getLogger(__name__)
 
 
 def metrics_that_add_up(training: TrainingModel, batch: tuple[Any, ...]) -> list[Metric]:
@@ -29,7 +27,7 @@ def metrics_that_add_up(training: TrainingModel, batch: tuple[Any, ...]) -> list
     left_out = not_adding_up(training, lambda: batch)
     if left_out:
         names = ", ".join(metric.name for metric in left_out)
-        log.warning("not shown while training, since it cannot be added up over workers: %s", names)
+        notices.warning("not shown while training, since it cannot be added up over workers: %s", names)
     return [metric for metric in training.metrics if metric not in left_out]
 
 

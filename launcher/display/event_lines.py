@@ -72,6 +72,8 @@ def _work(line: Line) -> str:
         case {"skipped": records, "file": file, "offset": offset, "first": first, "error": error}:
             where = f"{file}, chunk at offset {offset}, from record {first}"
             return f"{count(records, 'bad record')} left out: {where}: {error}"
+        case {"notice": text}:
+            return str(text)
         case {"epoch_end": epoch, "step": step, "figures": values}:
             stopped = f"; {line['stopped']}" if line.get("stopped") else ""
             return f"epoch {epoch + 1} ends after step {step:,}: {figures(values)}{stopped}"

@@ -179,7 +179,7 @@ def _warnings(before: Status | None, now: Status) -> list[str]:
     new = now.skipped_records - (before.skipped_records if before else 0)
     if new > 0:
         lines.append(f"warning: {count(new, 'bad record')} left out")
-    return lines
+    return lines + [f"note: {text}" for text in now.notices[len(before.notices) if before else 0 :]]
 
 
 def clock(seconds: float) -> str:

@@ -110,6 +110,8 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
         yield "checkpoint", f"the last one could not be written: {status.checkpoint_error}"
     if status.skipped_records:
         yield "left out", progress.count(status.skipped_records, "bad record")
+    for text in status.notices:
+        yield "note", text
     if status.coordinator_restarts:
         yield "coordinator", f"restarted {progress.count(status.coordinator_restarts, 'time')}"
 

@@ -175,6 +175,7 @@ export function words(line) {
   if ("paused_seconds" in line) return `round ${line.round} steps, after ${clock(line.paused_seconds)}`;
   if ("repeated" in line) return `${many(line.repeated, "record")} must be computed once more in round ${line.round}`;
   if ("checkpoint" in line) return line.error ? `no checkpoint at step ${count(line.checkpoint)}: ${line.error}` : `checkpoint at step ${count(line.checkpoint)}, ${bytes(line.bytes)} in ${clock(line.seconds)}`;
+  if ("notice" in line) return line.notice;
   if ("skipped" in line) return `${many(line.skipped, "record")} left out: ${line.file}, record ${count(line.first)}: ${line.error}`;
   if ("epoch_end" in line) return `epoch ${line.epoch_end + 1} ends at step ${count(line.step)}${named(line.figures)}${line.stopped ? `; ${line.stopped}` : ""}`;
   if ("evaluation" in line) return `evaluated${line.evaluation ? ` at step ${count(line.evaluation)}` : ""}${named(line.figures)}`;
