@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +65,3 @@ def test_a_prepared_step_is_as_new(tmp_path: Path, steered: bool, caplog: pytest
     assert step.train(*batch, part=False).records == 3
     ring.leave()
     assert set(step.metric_results()) == {"loss", "error"} and step.metric_results()["loss"] > 0
-
-
-def test_a_ring_is_made_again_with_settings_of_horovod_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOROVOD_CYCLE_TIME", "2")
-    monkeypatch.setenv("HOROVOD_FUSION_THRESHOLD", "1048576")
-    ring = Ring("127.0.0.1", spared=0)
-    assert os.environ["HOROVOD_CYCLE_TIME"] == "2"
-    for _ in range(3):  # a plain Horovod 0.28.1 crashes at the second
-        ring.join()
-        assert ring.broadcast(b"again") == b"again"
-        ring.leave()

@@ -176,14 +176,21 @@ def _sockets() -> frozenset[tuple[int, str]]:
 
 @contextlib.contextmanager
 def _handle(fd: int, name: str) -> Iterator[socket.socket | None]:
-    """A socket object on a duplicate of `fd`, if that is still the socket called `name`; else None."""
+    """A socket object on a duplicate of `fd`, if that is still the socket called `name`; else None.
+
+    Gloo may have closed it, and somebody else may have got its number for something that is no socket.
+    """
     try:
         duplicate = os.dup(fd)
     except OSError:
         yield None
         return
+    if os.readlink(f"/proc/self/fd/{duplicate}") != name:
+        os.close(duplicate)
+        yield None
+        return
     with socket.socket(fileno=duplicate) as handle:
-        yield handle if os.readlink(f"/proc/self/fd/{duplicate}") == name else None
+        yield handle
 
 
 def _shut(fd: int, name: str, spared: int) -> None:
