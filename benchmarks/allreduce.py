@@ -34,9 +34,9 @@ STEPS: Mapping[str, Sequence[int]] = {
     "160 tensors, 100 MB": [655360] * 160,
 }
 """Tensors of a step, in bytes: about the digits' CNN, ResNet-20, ResNet-50."""
-CYCLES, FUSIONS = ("0.1", "0.5", "1", "2", "5"), (0, 1, 16, 64, 128)
-SHORT_CYCLES, SHORT_FUSIONS = ("0.5", "1"), (64,)
-DEFAULT_CYCLE, DEFAULT_FUSION = "0.5", 128  # milliseconds, of our ring; MB, of Horovod
+CYCLES, FUSIONS = ("0.1", "0.5", "1", "2", "5"), (0, 1, 4, 16, 128)
+SHORT_CYCLES, SHORT_FUSIONS = ("0.5", "1"), (128,)
+DEFAULT_CYCLE, DEFAULT_FUSION = "0.5", 4  # milliseconds and MB, of our ring
 
 
 def measure(repeats: int = 20, settings: bool = True, short: bool = False, output: str = "out/allreduce") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edl_allreduce.horovod_patch import Patch
 
 TENSORFLOW_OPS = "horovod/tensorflow/mpi_ops.cc"
+GLOO_PAIR = "third_party/gloo/gloo/transport/tcp/pair.cc"
 
 PATCHES = (
     Patch(
@@ -174,5 +175,33 @@ class HorovodAllreduceOp : public AsyncOpKernel {
   } else if (fixed_values_.find(variable) == fixed_values_.end()) {
 """,
         "with cycle time and fusion threshold both given, initializing a second time wrote into an empty vector",
+    ),
+    Patch(
+        GLOO_PAIR,
+        """\
+  std::unique_lock<std::mutex> lock(m_, std::try_to_lock);
+  if (!lock) {
+    return;
+  }
+
+  // State must be <= CONNECTED.
+""",
+        """\
+  std::unique_lock<std::mutex> lock(m_, std::try_to_lock);
+  if (!lock) {
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+    return;
+  }
+
+  // State must be <= CONNECTED.
+""",
+        "while one thread sends, which is most of the time, the other asked all the time whether it might receive: a "
+        "whole core; 64 MB take two thirds of the time without that",
+    ),
+    Patch(
+        GLOO_PAIR,
+        "#include <sstream>\n",
+        "#include <chrono>\n#include <sstream>\n#include <thread>\n",
+        "for that pause",
     ),
 )

@@ -130,7 +130,7 @@ def test_a_log_on_demand(served: Served, chromium: Any) -> None:
         ready(page)
         number = served.job.provisioner.alive[0]
         page.click(f"tr[data-worker='{number}'] button")
-        page.wait_for_selector(".log .hint:has-text('edl logs')")
+        page.wait_for_selector(".log .hint:has-text('there is no log')")
         log = Path(history.name).parent / "logs" / f"worker-{number}.log"
         log.write_text("first\n<b>second</b>\n")
         page.wait_for_selector(".log pre:has-text('<b>second</b>')")

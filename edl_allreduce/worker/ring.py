@@ -23,7 +23,9 @@ from horovod.tensorflow import mpi_ops
 
 # How often a ring that is severed while it is being made is looked at: no event tells of sockets.
 JOIN_LOOK_SECONDS = 0.01
-CYCLE_MILLISECONDS = "0.5"  # a step waits for the next cycle; Horovod's usual 1 ms makes a step of 2 ms a fifth longer
+# A step waits for the next cycle: Horovod's usual 1 ms makes a step of 2 ms a fifth longer. What is fused is copied
+# twice: on a CPU, for larger tensors, that takes longer than reductions of their own. See docs/performance.md.
+CYCLE_MILLISECONDS, CPU_FUSION_BYTES = "0.5", str(4 << 20)
 SILENCE_LOOK_SECONDS = 0.25  # between two looks at who does not answer; no event tells
 _LOOKS = 3  # of these count
 _TCP_ESTABLISHED, _TCP_SYN_SENT = 1, 2
@@ -57,6 +59,8 @@ class Ring:
         os.environ["HOROVOD_GLOO_IFACE"] = _interface_of(address)
         os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] = str(timeout)
         os.environ.setdefault("HOROVOD_CYCLE_TIME", CYCLE_MILLISECONDS)
+        if not hvd.nccl_built():
+            os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", CPU_FUSION_BYTES)
 
     def join(self, rank: int = 0, size: int = 1, store: tuple[str, int] | None = None) -> None:
         """Connects to the other members; blocks until all are there.
