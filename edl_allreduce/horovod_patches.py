@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edl_allreduce import horovod_reduction_patches, horovod_rendezvous_patches
+from edl_allreduce import horovod_mesh_patches, horovod_reduction_patches, horovod_rendezvous_patches
 from edl_allreduce.errors import EdlError
 from edl_allreduce.horovod_patch import Patch
 
@@ -57,6 +57,7 @@ PATCHES = (
         "after a failed initialization the next one may succeed",
     ),
     *horovod_rendezvous_patches.PATCHES,
+    *horovod_mesh_patches.PATCHES,
     *horovod_reduction_patches.PATCHES,
     Patch(
         GLOO_PAIR,

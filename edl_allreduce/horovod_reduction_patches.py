@@ -188,10 +188,16 @@ class HorovodAllreduceOp : public AsyncOpKernel {
 """,
         """\
   std::unique_lock<std::mutex> lock(m_, std::try_to_lock);
+  thread_local int missed = 0;
   if (!lock) {
-    std::this_thread::sleep_for(std::chrono::microseconds(50));
+    if (++missed < 16) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
     return;
   }
+  missed = 0;
 
   // State must be <= CONNECTED.
 """,

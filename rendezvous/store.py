@@ -16,9 +16,8 @@ import threading
 
 BACKLOG = 4096  # all members come at the same moment
 MAX_REQUEST = 1 << 24  # bytes; 100,000 addresses have fewer
-_ENTRY = struct.Struct(
-    "!II"
-)  # a peer's rank, and the length of what follows: what is meant for that peer, or is its own
+# A peer's rank, and the length of what follows: what is meant for that peer, or is its own.
+_ENTRY = struct.Struct("!II")
 
 Row = dict[int, bytes]  # by peer
 

@@ -24,14 +24,8 @@ SITE = Path(__file__).resolve().parents[2]
 DOCKERFILES = Path(__file__).resolve().parent / "dockerfiles"
 PACKAGES = ("edl_allreduce", "launcher", "model_zoo", "rendezvous")
 COMPILES_HOROVOD = (
-    "__init__",
-    "build_log",
-    "errors",
-    "horovod_patch",
-    "horovod_patches",
-    "horovod_recipe",
-    "horovod_rendezvous_patches",
-    "horovod_wheel",
+    *("__init__", "build_log", "errors"),
+    *sorted(path.stem for path in (SITE / "edl_allreduce").glob("horovod_*.py")),
 )
 EXTRAS = ("gcs", "kubernetes", "parquet", "s3", "sql")
 CPU, GPU = "worker", "worker-gpu"  # the extra that brings TensorFlow
