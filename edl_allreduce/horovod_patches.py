@@ -36,6 +36,8 @@ PATCHES = (
       }
     } catch (const std::exception& ex) {
       LOG(ERROR) << "Gloo could not be initialized: " << ex.what();
+      state.connection_refused =
+          std::strstr(ex.what(), std::strerror(ECONNREFUSED)) != nullptr;
       state.process_set_table.Get(0).gloo_context.Finalize();
       global_gloo_context.Finalize();
       state.initialization_failed = true;
@@ -51,10 +53,38 @@ PATCHES = (
         """\
     horovod_global.initialization_done = false;
     horovod_global.initialization_failed = false;
+    horovod_global.connection_refused = false;
   }
 }
 """,
         "after a failed initialization the next one may succeed",
+    ),
+    Patch(
+        "horovod/common/global_state.h",
+        "  std::atomic_bool initialization_failed{false};\n",
+        """\
+  std::atomic_bool initialization_failed{false};
+  std::atomic_bool connection_refused{false};
+""",
+        "whom a member refuses knows more of what is wrong than the others, whose connections break afterwards",
+    ),
+    Patch(
+        "horovod/common/operations.cc",
+        "int horovod_is_initialized() {\n",
+        """\
+int horovod_connection_refused() {
+  return int(horovod_global.connection_refused.load());
+}
+
+int horovod_is_initialized() {
+""",
+        "the same: the ring asks, before it leaves",
+    ),
+    Patch(
+        "horovod/common/operations.cc",
+        "#include <atomic>\n#include <cassert>\n",
+        "#include <atomic>\n#include <cassert>\n#include <cerrno>\n",
+        "the same",
     ),
     *horovod_rendezvous_patches.PATCHES,
     *horovod_mesh_patches.PATCHES,

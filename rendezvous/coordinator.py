@@ -330,7 +330,8 @@ class Coordinator:
         error = parted.error if parted.failed else None
         position = position_from_message(parted.position) if parted.HasField("position") else None
         self.work.leave(worker_id, lost=False)
-        self.tell(events.Parted(worker_id, parted.round, position, error, tuple(parted.unreachable)))
+        unreachable = tuple(parted.unreachable)
+        self.tell(events.Parted(worker_id, parted.round, position, error, unreachable, parted.refused))
 
     # Effects.
 

@@ -1,7 +1,7 @@
 """Decides who is dropped after a round that failed though no member was lost: the network between some is broken.
 
 Members tell from whom no answer has come (packets are dropped somewhere), which says enough. When connections are
-refused instead (a firewall that rejects), all that is known is on whom the round failed first.
+refused instead (a firewall that rejects), it is known who has met with that, if not with whom.
 """
 
 from __future__ import annotations
@@ -46,12 +46,17 @@ def without_culprits(state: State, policy: Policy) -> Decision:
 
 
 def _without_suspect(state: State, cause: Cause) -> Decision:
-    """Drops the one on whom the round failed first; if nobody else has its weights, the youngest other one."""
-    others = [worker.id for worker in ready(state) if worker.id != cause.worker]
-    if cause.worker not in state.workers or not others:
+    """Drops one that met with a refusal, or if nobody did the one on whom the round failed first.
+
+    If nobody else has its weights, the youngest other one goes.
+    """
+    accused = state.refused & state.workers.keys()
+    first = cause.worker if cause.worker in accused or not accused else max(accused)
+    others = [worker.id for worker in ready(state) if worker.id != first]
+    if first not in state.workers or not others:
         return state, []
     kept = max(_position(state, id) for id in others)
-    suspect = cause.worker if kept >= _position(state, cause.worker) else max(others)
+    suspect = first if kept >= _position(state, first) else max(others)
     return _drop(state, suspect, f"was refused, or refused others, in {state.barren_rounds} rounds in a row")
 
 

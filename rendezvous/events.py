@@ -66,6 +66,7 @@ class Parted:
     position: Position | None
     error: str | None = None  # None: all members agreed to part after this step
     unreachable: tuple[str, ...] = ()  # addresses of members from which no answer has come
+    refused: bool = False  # a member has refused a connection
 
 
 @dataclass(frozen=True)

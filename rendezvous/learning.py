@@ -126,7 +126,9 @@ def _parted(state: State, event: Parted, now: float, policy: Policy) -> State:
     began = state.round.position
     unreachable = _pairs(state, state.round, worker.id, event.unreachable)
     worker = replace(worker, state=WorkerState.READY, since=now, position=event.position)
-    state = replace(_reached(put(state, worker), event.position), unreachable=state.unreachable | unreachable)
+    refused = state.refused | {worker.id} if event.refused else state.refused
+    state = _reached(put(state, worker), event.position)
+    state = replace(state, unreachable=state.unreachable | unreachable, refused=refused)
     if event.error is None:
         left = Cause(Kind.LEFT, f"worker {worker.id} left", worker.id) if worker.leaving else None
         return replace(state, cause=state.cause or left, barren_rounds=0)

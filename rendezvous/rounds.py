@@ -205,6 +205,7 @@ def _gathering(state: State, now: float, policy: Policy) -> Decision:
         phase=Phase.TRAINING,
         cause=None,
         unreachable=state.unreachable if state.cause and state.cause.kind is Kind.NETWORK else frozenset(),
+        refused=frozenset(),
         searched=False,
         checkpoint_due=due if state.checkpoint_due is None else state.checkpoint_due,
     )

@@ -169,6 +169,7 @@ class State:
         searched: a worker has looked for a checkpoint since the newest round began.
         furthest: how far any worker's weights have ever been.
         unreachable: pairs of workers between which no answer comes, as told about the round that has failed.
+        refused: who has told that a member refused a connection in the round that has failed.
         early_deaths: workers lost in a row before they were ready.
         barren_rounds: rounds in a row that failed without a step and without a lost worker.
         losses_in_place: training workers lost in a row since the job last got further than `lost_at`.
@@ -189,6 +190,7 @@ class State:
     searched: bool = False
     furthest: Position = NOWHERE
     unreachable: frozenset[tuple[int, int]] = frozenset()
+    refused: frozenset[int] = frozenset()
     early_deaths: int = 0
     barren_rounds: int = 0
     losses_in_place: int = 0

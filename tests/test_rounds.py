@@ -571,6 +571,14 @@ def test_who_fails_first_in_round_after_round_is_dropped() -> None:
     assert state.barren_rounds == 0
 
 
+def test_who_was_refused_is_dropped_rather_than_who_fails_first() -> None:
+    state = replace(training(0, 1, 2), barren_rounds=2)
+    assert state.round
+    parted = [Parted(id, state.round.number, state.round.position, "failed", refused=id != 1) for id in (1, 0, 2)]
+    _, effects = decide(state, *parted, policy=LENIENT)
+    assert isinstance(effects[0], Drop) and effects[0].id == 2
+
+
 def test_the_only_one_with_the_weights_is_not_dropped_on_suspicion() -> None:
     newcomers = [replace(worker, position=None) for worker in training(1, 2).workers.values()]
     state = training(0, 1, 2)

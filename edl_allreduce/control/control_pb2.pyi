@@ -418,12 +418,15 @@ class Parted(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     REPEATED_FIELD_NUMBER: builtins.int
     UNREACHABLE_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
     round: builtins.int
     failed: builtins.bool
     """a reduction failed, as opposed to: all agreed to part after this step"""
     error: builtins.str
     repeated: builtins.int
     """records of a step that was begun and must be done again"""
+    refused: builtins.bool
+    """the ring could not be made since a member refused a connection"""
     @property
     def position(self) -> global___Position:
         """how far its weights are; absent: it never got the job's"""
@@ -441,9 +444,10 @@ class Parted(google.protobuf.message.Message):
         error: builtins.str = ...,
         repeated: builtins.int = ...,
         unreachable: collections.abc.Iterable[builtins.str] | None = ...,
+        refused: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["error", b"error", "failed", b"failed", "position", b"position", "repeated", b"repeated", "round", b"round", "unreachable", b"unreachable"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "failed", b"failed", "position", b"position", "refused", b"refused", "repeated", b"repeated", "round", b"round", "unreachable", b"unreachable"]) -> None: ...
 
 global___Parted = Parted
 

@@ -122,6 +122,10 @@ class Ring:
         with self._lock:
             return tuple(sorted(self._silent.union(*self._looks)))
 
+    def refused(self) -> bool:
+        """Whether this ring could not be made since a member refused a connection; to be asked before it is left."""
+        return bool(mpi_ops._basics.MPI_LIB_CTYPES.horovod_connection_refused())
+
     def broken(self) -> bool:
         """Whether a connection of the ring is no longer established."""
         with self._lock:

@@ -166,12 +166,12 @@ class Worker:
         self._become("training")
         self._feed.begin(number, share)
         self._epochs.lead(rank == 0)
-        error = None
+        error, refused = None, False
         try:
             self._enter(round, rank, share.start)
             self._train(number, rank, share)
         except RingBroken as broken:
-            error = str(broken)
+            error, refused = str(broken), self._ring.refused()
             self._ring.sever()
         except Interrupted:  # when all have been asked to part, all do here, but who is in a reduction already
             if self._session.leaving or self._session.abandoned_round >= number:
@@ -190,6 +190,7 @@ class Worker:
                 error=error or "",
                 repeated=self._repeated,
                 unreachable=self._ring.unreachable() if error else (),
+                refused=refused,
             )
         )
         self._repeated = 0
