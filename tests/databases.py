@@ -91,10 +91,10 @@ def postgresql() -> Iterator[str]:
             file.write("se/cret")
         os.chmod(password, 0o644)
         made = [f"{folder}/initdb", "-D", data, "-U", "edl", "-A", "scram-sha-256", f"--pwfile={password}", "-N"]
-        _run([*made, "-E", "UTF8", "--locale=C"], user)
+        _run([*made, "-E", "UTF8", "--locale=C"], user, home)
         settings = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={home}", "fsync=off"]
         server = [f"{folder}/postgres", "-D", data, *(part for each in settings for part in ("-c", each))]
-        with _running(server, user, port):
+        with _running(server, user, port, home):
             yield f"postgresql://edl:{PASSWORD}@127.0.0.1:{port}"
 
 
@@ -111,11 +111,11 @@ def mariadb() -> Iterator[str]:
         os.chmod(first, 0o644)
         make = [install, "--no-defaults", f"--datadir={data}", "--skip-test-db"]
         make += ["--auth-root-authentication-method=normal", *([f"--user={user}"] if user else [])]
-        _run(make, None)
+        _run(make, None, home)
         options = [f"--datadir={data}", f"--socket={home}/s", f"--port={port}", "--bind-address=127.0.0.1"]
         options += ["--character-set-server=utf8mb4"]
         options += [f"--init-file={first}", "--skip-name-resolve", "--debug-no-sync"]
-        with _running([server, "--no-defaults", *options], user, port):
+        with _running([server, "--no-defaults", *options], user, port, home):
             yield f"mariadb://edl:{PASSWORD}@127.0.0.1:{port}"
 
 
@@ -173,15 +173,17 @@ def _folder(owner: str) -> Iterator[tuple[str, str | None]]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _run(command: list[str], user: str | None) -> None:
-    done = subprocess.run(command, user=user, cwd="/", capture_output=True, text=True, timeout=120, check=False)
+def _run(command: list[str], user: str | None, home: str) -> None:
+    environ = os.environ | {"TMPDIR": home}  # the tests' own is not for other users
+    done = subprocess.run(command, user=user, cwd="/", env=environ, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"{command[0]}: {done.stdout}{done.stderr}"
 
 
 @contextmanager
-def _running(command: list[str], user: str | None, port: int) -> Iterator[None]:
+def _running(command: list[str], user: str | None, port: int, home: str) -> Iterator[None]:
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, user=user, cwd="/", stdout=log, stderr=log)
+        environ = os.environ | {"TMPDIR": home}
+        process = subprocess.Popen(command, user=user, cwd="/", env=environ, stdout=log, stderr=log)
         try:
             _await(process, port, log)
             yield

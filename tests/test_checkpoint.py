@@ -20,6 +20,7 @@ import pytest
 
 from edl_allreduce import __version__, checkpoint, storage
 from edl_allreduce.errors import DataError, EdlError, ModelError, StorageError
+from edl_allreduce.notices import notices
 from edl_allreduce.position import Position
 from edl_allreduce.spec import JobSpec
 from tests import checkpoint_writer as writer
@@ -107,7 +108,7 @@ def test_incomplete_ones_are_passed_over_and_pruned_once_older(output: str, capl
     storage.write_bytes_atomic(storage.join(output, "checkpoints", "notes", "mine.txt"), b"kept")
     with caplog.at_level(logging.WARNING):
         assert writer.read(output) == 4
-    assert [each.getMessage() for each in caplog.records if each.name == "edl_allreduce.checkpoint"] == [
+    assert [each.getMessage() for each in caplog.records if each.name == notices.name] == [
         f"{folders[6]}: passed over: it has no checkpoint.json: whoever wrote it did not come to the end",
         f"{folders[5]}: passed over: its checkpoint.json is damaged",
     ]
