@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +23,6 @@ from sklearn.datasets import load_iris
 from edl_allreduce import cluster as names
 from edl_allreduce.trained_model_pb2 import TrainedModel
 from edl_allreduce.worker.audit import consumed
-from launcher.jobs import attach
 from tests.clusters import Cluster, ClusterJob
 from tests.jobs import BATCH, REPOSITORY, Job, assert_done, weights
 
@@ -122,11 +120,23 @@ def edl(cluster: Cluster, *words: str) -> str:
     return done.stdout
 
 
-def page_of(url: str, path: str) -> Any:
-    """What a dashboard's API answers."""
+PAGES = """
+import json, sys, urllib.request
+from launcher.jobs import attach
+name, namespace, *paths = sys.argv[1:]
+with attach(name, "kubernetes", namespace).dashboard() as url:
     base, token = url.split("#token=")
-    with urllib.request.urlopen(urllib.request.Request(f"{base}api/{path}", headers={"X-EDL-Token": token})) as answer:
-        return json.load(answer)
+    asked = [urllib.request.Request(f"{base}api/{path}", headers={"X-EDL-Token": token}) for path in paths]
+    print(json.dumps([json.load(urllib.request.urlopen(each)) for each in asked]))
+"""
+
+
+def pages_of(job: ClusterJob, cluster: Cluster, *paths: str) -> list[Any]:
+    """What a dashboard's API answers, through the tunnel; in a process of its own, whose end closes the connections."""
+    command = [sys.executable, "-c", PAGES, job.name, cluster.namespace, *paths]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout))
 
 
 def ids(pods: dict[str, Any]) -> set[int]:
@@ -152,10 +162,8 @@ def test_whatever_happens_to_its_pods(cluster: Cluster, data: str, alone: dict[s
     job = train(cluster, data, "stormy")
     job.trains_with(3)
     job.goes_on()
-    with attach(job.name, "kubernetes", cluster.namespace).dashboard() as url:  # by the coordinator's own rights
-        for log in ("coordinator/log", "workers/0/log"):
-            tail = page_of(url, log)
-            assert tail["lines"] and not tail["unavailable"], tail
+    for tail in pages_of(job, cluster, "coordinator/log", "workers/0/log"):  # by the coordinator's own rights
+        assert tail["lines"] and not tail["unavailable"], tail
 
     before = newest(job)
     cluster.kubectl("delete", "pod", names.worker_pod_name(job.name, 0), "--wait=false")
