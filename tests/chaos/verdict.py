@@ -160,10 +160,9 @@ def _weights(evidence: Evidence) -> Iterator[Row]:
 def _nothing_left(evidence: Evidence) -> Iterator[Row]:
     processes = [line for job in evidence.jobs for line in left_over(job.path.parent.parent)]
     yield Row(not processes, "processes left", f"{len(processes)} {processes[:3] or ''}")
-    restarted = [kind for kind in evidence.kinds if kind.restarts]
-    jobs = evidence.jobs[-1:] + [
-        job for job, kind in zip(evidence.jobs, restarted, strict=False) if kind is not Kind.KILL_EVERYTHING
-    ]
+    # Who was killed as a whole cleans nothing up, also when it was all but done: the next job of that home would.
+    ends = [*(kind for kind in evidence.kinds if kind.restarts), None]
+    jobs = [job for job, end in zip(evidence.jobs, ends, strict=False) if end is not Kind.KILL_EVERYTHING]
     temporary = [str(path) for job in jobs for path in job.tmp.rglob("*")]
     temporary += [str(path) for path in (evidence.folder / "tmp").rglob("*")]
     yield Row(not temporary, "temporary files left", f"{len(temporary)} {temporary[:3] or ''}")
