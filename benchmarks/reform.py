@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # it may be started as a file
 
@@ -24,7 +21,7 @@ from benchmarks.common.report import Report
 from benchmarks.fleet.members import ADDRESS
 from benchmarks.fleet.process import Process, allow_files, process
 from edl_allreduce.errors import EdlError
-from rendezvous.store import Content, RoundStore
+from rendezvous.store import Answer, Content, RoundStore
 
 FILES_PER_WORKER = 4
 
@@ -64,10 +61,10 @@ def _panel(joins: list[tuple[float, float]], axes: Any) -> None:
 
 
 def _ring(members: Process, number: int) -> dict[str, float]:
-    with _counted() as requests:
-        store, used, began = RoundStore(ADDRESS), time.process_time(), time.monotonic()
-        joined = members.ask(f"join {store.port}")
-        store.close()
+    content = Counted()
+    store, used, began = RoundStore(ADDRESS, content), time.process_time(), time.monotonic()
+    joined = members.ask(f"join {store.port}")
+    store.close()
     if joined["done"] < number:
         raise EdlError(f"{number - joined['done']} of {number} members could not join; what they said is above")
     left_at = time.monotonic()
@@ -76,24 +73,24 @@ def _ring(members: Process, number: int) -> dict[str, float]:
         "joins, s": joined["when"] - began,
         "of a core, s, a member": joined["seconds"] / number,
         "of a core, s, the store": time.process_time() - used,
-        "requests, a member": requests[0] / number,
+        "requests, a member": content.requests / number,
         "fewest sockets": joined["fewest"],
         "most": joined["most"],
         "leaves, s": left["when"] - left_at,
     }
 
 
-@contextmanager
-def _counted() -> Iterator[list[int]]:
-    """How many requests stores have been sent meanwhile."""
-    number, take = [0], Content.take
+class Counted(Content):
+    """Knows how many requests the store has been sent."""
 
-    def counted(*arguments: Any) -> None:
-        number[0] += 1
-        take(*arguments)
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests = 0
 
-    with mock.patch.object(Content, "take", counted):
-        yield number
+    def take(self, method: str, path: str, body: bytes, answer: Answer) -> None:
+        """Counts it, and answers."""
+        self.requests += 1
+        super().take(method, path, body, answer)
 
 
 if __name__ == "__main__":

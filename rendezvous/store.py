@@ -27,9 +27,11 @@ class RoundStore:
 
     Args:
         address: the IP address to bind to.
+        content: what answers; one of its own if none is given.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, content: Content | None = None) -> None:
+        self._content = content or Content()
         self._socket = socket.create_server((address, 0), backlog=BACKLOG)
         self._port = int(self._socket.getsockname()[1])
         self._loop = asyncio.new_event_loop()
@@ -51,8 +53,7 @@ class RoundStore:
 
     async def _answer_all(self) -> None:
         open_ones: set[asyncio.Transport] = set()
-        content = Content()
-        server = await self._loop.create_server(lambda: _Connection(content, open_ones), sock=self._socket)
+        server = await self._loop.create_server(lambda: _Connection(self._content, open_ones), sock=self._socket)
         await self._closed.wait()
         server.close()
         for transport in list(open_ones):

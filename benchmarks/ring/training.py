@@ -41,13 +41,14 @@ class Turn(Session):
     """Stands for the connection to a coordinator: lets the worker do so many steps when it is its turn.
 
     Attributes:
-        times: of every step, in seconds since 1970: when it had its records, its own part, the whole step.
+        times: of every step, in seconds since 1970: when it had its records, its own part, the whole step. None: nobody
+            wants them, and asking would cost the steps that are being measured.
         computed_at: when the worker's own part of a step was last done.
     """
 
     def __init__(self) -> None:
         super().__init__("nowhere:0", "", pb.Hello())
-        self.times: list[tuple[float, float, float]] = []
+        self.times: list[tuple[float, float, float]] | None = None
         self.computed_at: Callable[[], float] = time.time
         self._input_at = 0.0
         self._left = 1
@@ -61,7 +62,8 @@ class Turn(Session):
     def progress(self, round: int, rank: int, position: Position, step: pb.Step, paused_seconds: float) -> None:
         """A step is done."""
         super().progress(round, rank, position, step, paused_seconds)
-        self.times.append((self._input_at, self.computed_at(), time.time()))
+        if self.times is not None:
+            self.times.append((self._input_at, self.computed_at(), time.time()))
         self._left -= 1
         if not self._left:
             self._done.release()
@@ -104,10 +106,12 @@ def main(rank: int, size: int, config: dict[str, Any]) -> None:
                 answer(ways[way](steps))
             case {"do": "timeline", "steps": steps, "file": file}:
                 hvd.start_timeline(file)
-                session.times.clear()
+                times: list[tuple[float, float, float]] = []
+                session.times = times
                 session.take(steps)
                 hvd.stop_timeline()
-                answer(session.times)
+                session.times = None
+                answer(times)
 
 
 def _ours(session: Turn) -> Callable[[int], float]:
