@@ -148,7 +148,6 @@ async def _serve(job: Prepared, place: Place) -> int:
             place.site,
             state,
             telemetry,
-            pulse.now,
             job.validation,
             pulse,
         )

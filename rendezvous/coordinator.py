@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -64,9 +63,8 @@ class Coordinator:
         site: where it runs.
         state: of a job that begins, or `state.recovered`.
         telemetry: where steps and rounds are noted.
-        clock: seconds, monotonic.
         validation: what a model in training is evaluated on.
-        pulse: knows when all this was held up.
+        pulse: its clock, which knows when all this was held up.
 
     Attributes:
         ended: the job is over.
@@ -80,7 +78,6 @@ class Coordinator:
         site: Site,
         state: State,
         telemetry: Telemetry,
-        clock: Callable[[], float],
         validation: Dataset | None = None,
         pulse: Pulse | None = None,
     ) -> None:
@@ -99,10 +96,9 @@ class Coordinator:
         )
         self.presences: dict[int, Presence] = {}
         self.ended, self.dazed = asyncio.Event(), asyncio.Event()
-        self.started_at = clock()
-        self._policy = make_policy(spec, self.schedule, site.reconnect_seconds)
-        self._clock = clock
         self._pulse = pulse or Pulse()
+        self.started_at = self.now()
+        self._policy = make_policy(spec, self.schedule, site.reconnect_seconds)
         self._provisioner: Provisioner | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._overseer = Overseer(self)
@@ -132,12 +128,12 @@ class Coordinator:
 
     def now(self) -> float:
         """Seconds of the coordinator's clock."""
-        return self._clock()
+        return self._pulse.now()
 
     def tell(self, event: events.Event) -> None:
         """Takes note of an event and does what follows from it."""
         before = self.state.phase
-        self.state, effects = rounds.decide(self.state, event, self._clock(), self._policy)
+        self.state, effects = rounds.decide(self.state, event, self.now(), self._policy)
         if not isinstance(event, events.Tick) or effects:
             log.info("%s: %s", event, ", ".join(map(str, effects)) or "noted")
         for effect in effects:
@@ -173,7 +169,7 @@ class Coordinator:
         if worker is None or worker.state not in UNGREETED:
             self._doubts_itself()  # this may be a member whose stream is broken, which is still to be noticed here
             return None
-        now = self._clock()
+        now = self.now()
         presence = Presence(asyncio.Queue(), now, hello.pid, Doing(pb.WAITING, now))
         self.presences[hello.worker_id] = presence
         presence.outbox.put_nowait(pb.ToWorker(welcome=self._welcome()))
@@ -191,7 +187,7 @@ class Coordinator:
         presence = self.presences.get(worker_id)
         if presence is None:
             return
-        presence.heard = self._clock()
+        presence.heard = self.now()
         match message.WhichOneof("message"):
             case "progress":
                 self._progress(worker_id, presence, message.progress)
@@ -372,7 +368,7 @@ class Coordinator:
 
     def _begin(self, new: Round) -> None:
         assert self._rounds
-        now, present = self._clock(), {id: self.presences[id] for id in new.members if id in self.presences}
+        now, present = self.now(), {id: self.presences[id] for id in new.members if id in self.presences}
         seconds = {id: presence.doing.usual for id, presence in present.items()}
         messages = self._rounds.begin(new, seconds)
         self.telemetry.began(new, list(self.lanes.values()))
@@ -424,5 +420,5 @@ class Coordinator:
             self._tick = None
         deadline = rounds.next_deadline(self.state, self._policy)
         if deadline is not None and not self.state.phase.ended:
-            wait = max(0.0, deadline - self._clock())
+            wait = max(0.0, deadline - self.now())
             self._tick = asyncio.get_running_loop().call_later(wait, self.tell, events.Tick())

@@ -14,7 +14,7 @@ import pytest
 
 from edl_allreduce import recordio
 from tests.clusters import Cluster, a_cluster
-from tests.jobs import BATCH, EPOCHS, Hold, Job, Run, Train, assert_done
+from tests.jobs import Hold, Job, Run, Train, assert_done, digits_job
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -78,17 +78,7 @@ def train(tmp_path: Path, digits: Path) -> Train:
     """Starts `edl train` on the digits, in a state folder of its own, its output in the folder `output` there."""
 
     def start(**flags: Any) -> Job:
-        home = tmp_path / f"home{len(list(tmp_path.iterdir()))}"
-        defaults = {
-            "model_zoo": "model_zoo",
-            "model_def": "digits.Classifier",
-            "data": f"{digits}/train/*.recordio",
-            "output": home / "output",
-            "num_epochs": EPOCHS,
-            "batch_size": BATCH,
-            "audit": True,
-        }
-        return Job(home, defaults | flags)
+        return digits_job(tmp_path / f"home{len(list(tmp_path.iterdir()))}", digits, **flags)
 
     return start
 
@@ -96,17 +86,7 @@ def train(tmp_path: Path, digits: Path) -> Train:
 @pytest.fixture(scope="session")
 def calm(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Run:
     """A job like those of `train`, with one worker, to which nothing happens: what all others must come to."""
-    home = tmp_path_factory.mktemp("calm")
-    flags = {
-        "model_zoo": "model_zoo",
-        "model_def": "digits.Classifier",
-        "data": f"{digits}/train/*.recordio",
-        "output": home / "output",
-        "num_epochs": EPOCHS,
-        "batch_size": BATCH,
-        "audit": True,
-    }
-    run = Job(home, flags).finish()
+    run = digits_job(tmp_path_factory.mktemp("calm"), digits).finish()
     assert_done(run)
     return run
 

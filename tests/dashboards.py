@@ -199,7 +199,7 @@ async def pretended(
             place = place_of(past_steps)
             state = recovered(workers, place, (), 2 * workers + 20, last + 1, time.monotonic())
             telemetry.checkpoint = place
-        coordinator = Coordinator(spec, dataset, Site(folder.name, "127.0.0.1"), state, telemetry, time.monotonic)
+        coordinator = Coordinator(spec, dataset, Site(folder.name, "127.0.0.1"), state, telemetry)
         provisioner = Pretending()
         coordinator.start(provisioner)
         dashboard = await serve(

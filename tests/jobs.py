@@ -139,6 +139,20 @@ class Job:
             raise
 
 
+def digits_job(home: Path, digits: Path, **flags: Any) -> Job:
+    """`edl train` on the digits in this folder, its output in `home/output`."""
+    defaults = {
+        "model_zoo": "model_zoo",
+        "model_def": "digits.Classifier",
+        "data": f"{digits}/train/*.recordio",
+        "output": home / "output",
+        "num_epochs": EPOCHS,
+        "batch_size": BATCH,
+        "audit": True,
+    }
+    return Job(home, defaults | flags)
+
+
 def _environ(process: psutil.Process) -> str:
     try:
         return "\n".join(f"{name}={value}" for name, value in process.environ().items())

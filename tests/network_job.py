@@ -186,7 +186,7 @@ async def job(network: Network, home: Path, digits: Path, **flags: Any) -> Async
     with open(folder.history, "a", buffering=1, encoding="utf-8") as history:
         site = Site(folder.name, address, str(folder.path))
         state = State(target=spec.elastic.num_workers)
-        coordinator = ObservedCoordinator(spec, dataset, site, state, Telemetry(history, time.time), time.monotonic)
+        coordinator = ObservedCoordinator(spec, dataset, site, state, Telemetry(history, time.time))
         provisioner = Provisioner(network, folder, f"{address}:{port}", coordinator.process_ended)
         await start_serving(server, coordinator)
         coordinator.start(provisioner)

@@ -24,7 +24,7 @@ from edl_allreduce import cluster as names
 from edl_allreduce.trained_model_pb2 import TrainedModel
 from edl_allreduce.worker.audit import consumed
 from tests.clusters import Cluster, ClusterJob
-from tests.jobs import BATCH, REPOSITORY, Job, assert_done, weights
+from tests.jobs import BATCH, REPOSITORY, assert_done, digits_job, weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first has the base image made
 
@@ -79,16 +79,7 @@ def train(cluster: Cluster, data: str, name: str, **flags: Any) -> ClusterJob:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> dict[str, Any]:
     """The same training by one worker of this machine: losses by step, weights."""
-    home = tmp_path_factory.mktemp("alone")
-    flags = {
-        "model_zoo": "model_zoo",
-        "model_def": "digits.Classifier",
-        "data": f"{digits}/train/*.recordio",
-        "output": home / "output",
-        "num_epochs": EPOCHS,
-        "batch_size": BATCH,
-    }
-    run = Job(home, flags).finish()
+    run = digits_job(tmp_path_factory.mktemp("alone"), digits, num_epochs=EPOCHS).finish()
     assert_done(run)
     return {"losses": run.losses, "weights": weights(run)}
 

@@ -140,7 +140,7 @@ async def site(state: State | None = None, telemetry: Telemetry | None = None, *
     server, port = listen(TOKEN, "127.0.0.1")
     state = state or State(target=spec.elastic.num_workers)
     where = Where("job", "127.0.0.1")
-    coordinator = Coordinator(spec, dataset, where, state, telemetry or Telemetry(), time.monotonic, dataset)
+    coordinator = Coordinator(spec, dataset, where, state, telemetry or Telemetry(), dataset)
     await start_serving(server, coordinator)
     provisioner = Started()
     coordinator.start(provisioner)
@@ -149,6 +149,16 @@ async def site(state: State | None = None, telemetry: Telemetry | None = None, *
         yield Site(coordinator, provisioner, address, control_pb2_grpc.CoordinatorStub(channel))
     await coordinator.close()
     await server.stop(0)
+
+
+async def first_round(job: Site) -> list[Member]:
+    """Two workers that have joined, and have been told of their round."""
+    members = [Member(job.address, id) for id in (0, 1)]
+    for member in members:
+        await member.join()
+    for member in members:
+        await member.hears("round")
+    return members
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -209,11 +219,7 @@ def test_a_whole_job() -> None:
 def test_a_broken_connection_is_a_lost_worker_at_once() -> None:
     async def test() -> None:
         async with site(num_workers=2) as job:
-            members = [Member(job.address, id) for id in (0, 1)]
-            for member in members:
-                await member.join()
-            for member in members:
-                await member.hears("round")
+            members = await first_round(job)
             began = time.monotonic()
             await members[1].die()
             assert (await members[0].hears("abandon")).abandon.round == 1
@@ -226,11 +232,7 @@ def test_a_broken_connection_is_a_lost_worker_at_once() -> None:
 def test_a_silent_worker_is_dropped() -> None:
     async def test() -> None:
         async with site(num_workers=2, worker_timeout=0.5) as job:
-            members = [Member(job.address, id) for id in (0, 1)]
-            for member in members:
-                await member.join()
-            for member in members:
-                await member.hears("round")
+            members = await first_round(job)
             async with members[0].doing(pb.REDUCING):
                 assert (await members[0].hears("abandon")).abandon.round == 1
             assert job.provisioner.killed == [1]
@@ -243,11 +245,7 @@ def test_a_silent_worker_is_dropped() -> None:
 def test_a_worker_that_beats_but_gets_no_further_is_dropped() -> None:
     async def test() -> None:
         async with site(num_workers=2, worker_timeout=0.5) as job:
-            members = [Member(job.address, id) for id in (0, 1)]
-            for member in members:
-                await member.join()
-            for member in members:
-                await member.hears("round")
+            members = await first_round(job)
             async with members[0].doing(pb.REDUCING), members[1].doing(pb.COMPUTING):
                 assert (await members[0].hears("abandon")).abandon.round == 1
             assert job.provisioner.killed == [1]
@@ -266,11 +264,7 @@ def test_a_worker_that_beats_but_gets_no_further_is_dropped() -> None:
 def test_what_a_worker_was_to_evaluate_that_did_not_part_is_done_by_others() -> None:
     async def test() -> None:
         async with site(num_workers=2, part_timeout=0.3) as job:
-            members = [Member(job.address, id) for id in (0, 1)]
-            for member in members:
-                await member.join()
-            for member in members:
-                await member.hears("round")
+            members = await first_round(job)
             await members[1].say(wants=pb.Wants(work=5))
             for _ in range(2):
                 await members[1].hears("lease")
@@ -289,11 +283,7 @@ def test_what_a_worker_was_to_evaluate_that_did_not_part_is_done_by_others() -> 
 def test_a_worker_that_hangs_while_the_job_is_told_to_stop_does_not_keep_the_others_from_saving() -> None:
     async def test() -> None:
         async with site(num_workers=2, worker_timeout=0.5) as job:
-            members = [Member(job.address, id) for id in (0, 1)]
-            for member in members:
-                await member.join()
-            for member in members:
-                await member.hears("round")
+            members = await first_round(job)
             job.coordinator.tell(events.Stopped("stopped by SIGINT"))
             async with members[0].doing(pb.REDUCING), members[1].doing(pb.COMPUTING):
                 await members[0].hears("reform")
@@ -308,11 +298,7 @@ def test_a_worker_that_hangs_while_the_job_is_told_to_stop_does_not_keep_the_oth
 def test_a_coordinator_that_was_held_up_itself_blames_nobody() -> None:
     async def test() -> None:
         async with site(num_workers=2, worker_timeout=0.5) as job:
-            members = [Member(job.address, id) for id in (0, 1)]
-            for member in members:
-                await member.join()
-            for member in members:
-                await member.hears("round")
+            members = await first_round(job)
             async with members[0].doing(pb.WAITING), members[1].doing(pb.WAITING):
                 await asyncio.sleep(0.2)  # until they have spoken
                 time.sleep(1.0)  # nothing is read, as when the disk hangs or the process is stopped
@@ -329,11 +315,7 @@ def test_a_coordinator_that_was_held_up_for_long_does_not_take_broken_streams_fo
 
     async def test() -> None:
         async with site(num_workers=2, worker_timeout=0.5) as job:
-            members = [Member(job.address, id) for id in (0, 1)]
-            for member in members:
-                await member.join()
-            for member in members:
-                await member.hears("round")
+            members = await first_round(job)
             assert not job.coordinator.dazed.is_set()
             await asyncio.sleep(0.01)
             time.sleep(0.4)  # the process is stopped
@@ -396,11 +378,7 @@ def test_the_supervisor_is_told_every_beat() -> None:
 def test_a_round_in_which_all_wait_for_each_other_is_abandoned() -> None:
     async def test() -> None:
         async with site(num_workers=2, worker_timeout=0.3) as job:
-            members = [Member(job.address, id) for id in (0, 1)]
-            for member in members:
-                await member.join()
-            for member in members:
-                await member.hears("round")
+            members = await first_round(job)
             steps = [pb.Step(step=1, records=32, useful_seconds=0.01)]
             await members[0].say(progress=pb.Progress(round=1, steps=steps))
             async with members[0].doing(pb.REDUCING), members[1].doing(pb.REDUCING):

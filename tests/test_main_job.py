@@ -24,6 +24,7 @@ from tests.jobs import (
     Train,
     assert_done,
     assert_each_record_once,
+    digits_job,
     left_over,
     weights,
 )
@@ -38,18 +39,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, digits: Path, calm: Ru
     runs = {1: calm}
     for workers in (2, 3):
         home = tmp_path_factory.mktemp(f"workers{workers}")
-        flags = {
-            "model_zoo": "model_zoo",
-            "model_def": "digits.Classifier",
-            "data": f"{digits}/train/*.recordio",
-            "output": home / "output",
-            "num_epochs": EPOCHS,
-            "batch_size": BATCH,
-            "num_workers": workers,
-            "gather_timeout": 60,
-            "audit": True,
-        }
-        runs[workers] = Job(home, flags).finish()
+        runs[workers] = digits_job(home, digits, num_workers=workers, gather_timeout=60).finish()
         assert_done(runs[workers])
     return runs
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import psutil
@@ -42,7 +41,7 @@ async def reform_many_times(spec: JobSpec, folder: JobFolder) -> list[tuple[tupl
     dataset = make_dataset(files, recordio.index_many(files), 4096)
     server, port = listen(TOKEN, ADDRESS)
     site = Site(folder.name, ADDRESS, str(folder.path))
-    coordinator = Coordinator(spec, dataset, site, State(target=2), Telemetry(), time.monotonic)
+    coordinator = Coordinator(spec, dataset, site, State(target=2), Telemetry())
     await start_serving(server, coordinator)
     address = f"{ADDRESS}:{port}"
     coordinator.start(LocalProvisioner(folder, address, 2, lambda *ending: coordinator.process_ended(*ending)))

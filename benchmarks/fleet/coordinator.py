@@ -67,7 +67,7 @@ async def serve(history: str, workers: int, tasks: int) -> None:
     server, port = listen(TOKEN, "127.0.0.1")
     with open(history, "a", buffering=1, encoding="utf-8") as file:
         site, telemetry = Site("benchmark", "127.0.0.1"), Telemetry(file, time.time)
-        coordinator = Coordinator(spec, dataset, site, State(workers), telemetry, time.monotonic)
+        coordinator = Coordinator(spec, dataset, site, State(workers), telemetry)
         await start_serving(server, coordinator)
         coordinator.start(NoProvisioner())
         print(f"127.0.0.1:{port}", flush=True)
