@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edl_allreduce import horovod_mesh_patches, horovod_reduction_patches, horovod_rendezvous_patches
+from edl_allreduce import (
+    horovod_cycle_patches,
+    horovod_mesh_patches,
+    horovod_reduction_patches,
+    horovod_rendezvous_patches,
+)
 from edl_allreduce.errors import EdlError
 from edl_allreduce.horovod_patch import Patch
 
@@ -89,6 +94,7 @@ int horovod_is_initialized() {
     *horovod_rendezvous_patches.PATCHES,
     *horovod_mesh_patches.PATCHES,
     *horovod_reduction_patches.PATCHES,
+    *horovod_cycle_patches.PATCHES,
     Patch(
         GLOO_PAIR,
         """\

@@ -15,7 +15,7 @@ from edl_allreduce.job_folder import write_whole
 from rendezvous.supervisor import MAX_DEATHS, USEFUL_SECONDS
 from tests.chaos import vitals
 from tests.chaos.faults import Failed
-from tests.chaos.run import Run, alive
+from tests.chaos.run import Run, alive, first_step
 from tests.jobs import left_over
 
 PATIENCE = 180.0  # for anything that must happen
@@ -133,7 +133,7 @@ class Laboratory:
         self.record(start=len(self.runs))
         if not self.until(lambda: self.run.round_steps, "the first step"):
             raise Failed(f"no step was done: {self.run.text}")
-        self.note(f"run {len(self.runs)} began with step {self.run.history.all[0]['first_step']}")
+        self.note(f"run {len(self.runs)} began with step {first_step(self.run.history.all)}")
 
     def restart(self) -> None:
         """The same command once more, when nothing is left of the job; unless that was done before it was killed.

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,11 @@ class Lines:
                 new.append(self._parse(line.decode()))
         self.all += new
         return new
+
+
+def first_step(history: Iterable[Mapping[str, Any]]) -> int:
+    """With which step a run began; the first lines may tell what was passed over before."""
+    return int(next(line["first_step"] for line in history if "cause" in line))
 
 
 class Run:
