@@ -1,10 +1,11 @@
 """What is changed in when Horovod's background thread works: when there is something to do, instead of all the time.
 
-Horovod 0.28.1 wakes every HOROVOD_CYCLE_TIME and asks all members what is ready. So what is ready waits for half of that
-time, and a core is asked for nothing a thousand times a second. Here a group (which is complete), a tensor that fills the
-fusion buffer by itself, and what is never fused begin a cycle at once; only a single small tensor waits for others, as
-before. With nothing to do, ten cycles' time is slept: members that have something to do wait for those that do not yet,
-inside the exchange of what is ready, which costs nothing.
+Horovod 0.28.1 wakes every HOROVOD_CYCLE_TIME and asks all members what is ready. So what is ready waits for half of
+that time, and a core is asked for nothing a thousand times a second. Here a cycle begins when something is to do: what
+is never fused and what fills the fusion buffer begin one at once; a group, which is complete, after a tenth of a cycle's
+time, since what a step gathers is ready in the same moment; only a single small tensor waits a whole one for others.
+With nothing to do, ten times as long is slept: members that have something to do wait for those that do not yet inside
+the exchange of what is ready, which costs nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ PATCHES = (
     Patch(
         QUEUE_HEADER,
         "#include <iostream>\n#include <mutex>\n",
-        "#include <chrono>\n#include <condition_variable>\n#include <iostream>\n#include <limits>\n#include <mutex>\n",
+        """\
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <iostream>
+#include <limits>
+#include <mutex>
+""",
         "for the alarm",
     ),
     Patch(
@@ -29,27 +37,27 @@ PATCHES = (
 // Lets the background thread sleep while there is nothing to do.
 class CycleAlarm {
 public:
-  using Duration = std::chrono::steady_clock::duration;
+  using Clock = std::chrono::steady_clock;
 
-  // Something is to do, at once.
-  void Ring();
+  // Something is to do, after this part of a cycle's time, in which more may
+  // come along.
+  void Ring(double part);
 
-  // A tensor is to be reduced or gathered. What has no room for another one in
-  // the fusion buffer is done at once; else there is a cycle's time for more.
-  void RingFusible(int64_t bytes);
+  // The same for `tensors` that are to be reduced or gathered together, the
+  // first of which has so many bytes.
+  void RingFusible(size_t tensors, int64_t bytes);
 
   // Returns when the next cycle is due; with nothing to do, after `idle`.
-  void Wait(Duration cycle, Duration idle, int64_t fusion_bytes);
+  void Wait(Clock::duration cycle, Clock::duration idle, int64_t fusion_bytes);
 
 private:
   std::mutex mutex_;
   std::condition_variable rung_;
-  bool any_ = false;
-  bool at_once_ = false;
-  std::chrono::steady_clock::time_point since_;
+  Clock::time_point due_ = Clock::time_point::max();
+  Clock::duration cycle_{};
   int64_t fusion_bytes_ = std::numeric_limits<int64_t>::max();
 
-  void Note(bool at_once);
+  void Note(double part);
 };
 
 extern CycleAlarm cycle_alarm;
@@ -70,32 +78,34 @@ class TensorQueue {
         """\
 CycleAlarm cycle_alarm;
 
-void CycleAlarm::Ring() {
+void CycleAlarm::Ring(double part) {
   std::lock_guard<std::mutex> guard(mutex_);
-  Note(true);
+  Note(part);
 }
 
-void CycleAlarm::RingFusible(int64_t bytes) {
+void CycleAlarm::RingFusible(size_t tensors, int64_t bytes) {
   std::lock_guard<std::mutex> guard(mutex_);
-  Note(bytes >= fusion_bytes_);
+  Note(tensors > 1 ? 0.1 : bytes < fusion_bytes_ ? 1.0 : 0.0);
 }
 
-void CycleAlarm::Note(bool at_once) {
-  if (!any_) {
-    any_ = true;
-    since_ = std::chrono::steady_clock::now();
+void CycleAlarm::Note(double part) {
+  auto wait = std::chrono::duration_cast<Clock::duration>(part * cycle_);
+  if (Clock::now() + wait < due_) {
+    due_ = Clock::now() + wait;
+    rung_.notify_one();
   }
-  at_once_ = at_once_ || at_once;
-  rung_.notify_one();
 }
 
-void CycleAlarm::Wait(Duration cycle, Duration idle, int64_t fusion_bytes) {
+void CycleAlarm::Wait(Clock::duration cycle, Clock::duration idle,
+                      int64_t fusion_bytes) {
   std::unique_lock<std::mutex> lock(mutex_);
+  cycle_ = cycle;
   fusion_bytes_ = fusion_bytes;
-  if (rung_.wait_for(lock, idle, [this] { return any_; })) {
-    rung_.wait_until(lock, since_ + cycle, [this] { return at_once_; });
+  auto end = Clock::now() + idle;
+  while (Clock::now() < std::min(due_, end)) {
+    rung_.wait_until(lock, std::min(due_, end));
   }
-  any_ = at_once_ = false;
+  due_ = Clock::time_point::max();
 }
 
 bool TensorQueue::IsEmpty() const {
@@ -115,7 +125,7 @@ bool TensorQueue::IsEmpty() const {
 """,
         """\
   message_queue_.push(std::move(message));
-  cycle_alarm.Ring();
+  cycle_alarm.Ring(0);
   return Status::OK();
 """,
         "broadcasts, barriers and the like are never fused: nothing is to be waited for",
@@ -129,11 +139,11 @@ bool TensorQueue::IsEmpty() const {
 """,
         """\
   std::lock_guard<std::mutex> guard(mutex_);
-  int64_t bytes = entries.size() == 1 ? entries[0].tensor->size() : 0;
+  int64_t bytes = entries.empty() ? 0 : entries[0].tensor->size();
 
   for (std::size_t i = 0; i < entries.size(); ++i) {
 """,
-        "how large a single tensor is",
+        "how large it is, if it is a single one",
     ),
     Patch(
         QUEUE,
@@ -145,11 +155,7 @@ bool TensorQueue::IsEmpty() const {
         """\
     message_queue_.push(std::move(messages[i]));
   }
-  if (entries.size() == 1) {
-    cycle_alarm.RingFusible(bytes);
-  } else {
-    cycle_alarm.Ring();
-  }
+  cycle_alarm.RingFusible(entries.size(), bytes);
   return Status::OK();
 """,
         "a group is complete; a single tensor may be the first of several",
@@ -205,7 +211,11 @@ bool TensorQueue::IsEmpty() const {
     Patch(
         OPERATIONS,
         "    horovod_global.shut_down = true;\n    horovod_global.background_thread.join();\n",
-        "    horovod_global.shut_down = true;\n    cycle_alarm.Ring();\n    horovod_global.background_thread.join();\n",
+        """\
+    horovod_global.shut_down = true;
+    cycle_alarm.Ring(0);
+    horovod_global.background_thread.join();
+""",
         "a thread that sleeps is told that it is to end",
     ),
 )
