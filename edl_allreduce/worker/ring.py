@@ -23,8 +23,9 @@ from horovod.tensorflow import mpi_ops
 
 # How often a ring that is severed while it is being made is looked at: no event tells of sockets.
 JOIN_LOOK_SECONDS = 0.01
-# A step waits for the next cycle: Horovod's usual 1 ms makes a step of 2 ms a fifth longer. What is fused is copied
-# twice: on a CPU, for larger tensors, that takes longer than reductions of their own. See docs/performance.md.
+# So long a small tensor waits for others to be fused with, and a group a tenth of it (`horovod_cycle_patches`). What is
+# fused is copied twice: on a CPU, for larger tensors, that takes longer than reductions of their own. See
+# docs/performance.md.
 CYCLE_MILLISECONDS, CPU_FUSION_BYTES = "0.5", str(4 << 20)
 SILENCE_LOOK_SECONDS = 0.25  # between two looks at who does not answer; no event tells
 _LOOKS = 3  # of these count
