@@ -1,8 +1,8 @@
 """What is changed in when Horovod's background thread works: when there is something to do, instead of all the time.
 
 Horovod 0.28.1 wakes every HOROVOD_CYCLE_TIME and asks all members what is ready. So what is ready waits for half of
-that time, and a core is asked for nothing a thousand times a second. Here a cycle begins when something is to do: what
-is never fused and what fills the fusion buffer begin one at once; a group, which is complete, after a tenth of a cycle's
+that time, and a core is asked for nothing a thousand times a second. Here a cycle begins when something is to do. What
+is never fused and what fills the fusion buffer begin one at once; a group, which is complete, after a tenth of that
 time, since what a step gathers is ready in the same moment; only a single small tensor waits a whole one for others.
 With nothing to do, ten times as long is slept: members that have something to do wait for those that do not yet inside
 the exchange of what is ready, which costs nothing.
