@@ -82,7 +82,7 @@ def decide(state: State, event: Event, now: float, policy: Policy) -> Decision:
             break
     if state.phase.ended:
         effects.append(EndJob())
-    return state, sorted(effects, key=lambda effect: isinstance(effect, StartWorker))  # which takes longest: last
+    return state, effects
 
 
 def next_deadline(state: State, policy: Policy) -> float | None:
@@ -128,16 +128,11 @@ def _staffing(state: State, now: float, policy: Policy) -> Decision:
         surplus = staying[: len(staying) - state.target]
         marked = {worker.id: replace(worker, leaving=True) for worker in surplus}
         return replace(state, workers=state.workers | marked), [AskToLeave(id) for id in marked]
-    if len(staying) < state.target and state.phase is not Phase.EXPORTING and not _reforming(state):
+    if len(staying) < state.target and state.phase is not Phase.EXPORTING:
         ids = range(state.next_id, state.next_id + state.target - len(staying))
         started = {id: Worker(id, WorkerState.STARTING, now) for id in ids}
         return replace(state, workers=state.workers | started, next_id=ids.stop), [StartWorker(id) for id in ids]
     return state, []
-
-
-def _reforming(state: State) -> bool:
-    """Whether members of a failed round are to step again soon: a new process would take processors from them."""
-    return state.round_failed and state.phase in (Phase.TRAINING, Phase.PARTING) and bool(members(state))
 
 
 def _dismissing(state: State, now: float, policy: Policy) -> Decision:
