@@ -17,7 +17,7 @@ import pytest
 from edl_allreduce.worker.audit import attempts, consumed
 from tests.chaos import vitals
 from tests.chaos.plan import DECK, SIZES, Kind, When, epochs, storm
-from tests.chaos.run import Lines
+from tests.chaos.run import Lines, first_step, reached
 from tests.chaos.verdict import Evidence, judge
 from tests.jobs import BATCH, REPOSITORY, left_over
 
@@ -76,6 +76,14 @@ def test_growth_is_found(leaks: int, grown: int) -> None:
     [(name, each)] = vitals.growth([*samples, {**samples[0], "name": "worker 2"}])
     assert name == "worker 1" and each["threads"] == 0
     assert each["descriptors"] == pytest.approx(grown, abs=2)
+
+
+def test_where_a_run_began_and_ended_is_read_from_its_rounds() -> None:
+    begun: list[dict[str, Any]] = [{"notice": "a checkpoint was passed over"}, {"cause": "start", "first_step": 8}]
+    assert first_step(begun) == 8 and reached(begun) == 7
+    lost = [*begun, {"step": 8, "loss": 1.0}, {"step": 9, "loss": 1.0}, {"cause": "all were lost", "first_step": 8}]
+    assert first_step(lost) == 8 and reached(lost) == 7
+    assert reached([*lost, {"step": 8, "loss": 1.0}, {"epoch_end": 1}]) == 8
 
 
 def test_lines_are_read_as_they_come(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,13 @@ class Lines:
 def first_step(history: Iterable[Mapping[str, Any]]) -> int:
     """With which step a run began; the first lines may tell what was passed over before."""
     return int(next(line["first_step"] for line in history if "cause" in line))
+
+
+def reached(history: Sequence[Mapping[str, Any]]) -> int:
+    """The last step of the newest round; earlier ones may have got further, and been lost with all their members."""
+    begun = max(number for number, line in enumerate(history) if "cause" in line)
+    steps = [line["step"] for line in history[begun:] if "loss" in line]
+    return int(max(steps, default=history[begun]["first_step"] - 1))
 
 
 class Run:

@@ -19,7 +19,7 @@ from edl_allreduce.job_folder import JobFolder
 from edl_allreduce.worker.audit import attempts, consumed
 from tests.chaos import vitals
 from tests.chaos.plan import Kind
-from tests.chaos.run import Lines, first_step
+from tests.chaos.run import Lines, first_step, reached
 from tests.jobs import REPOSITORY, left_over
 
 # Every coordinator begins an event file of its own, and every run leaves a record of its own.
@@ -190,8 +190,7 @@ def _stopped_in_order(evidence: Evidence) -> Iterator[Row]:
     for line in restarts:
         before, run = evidence.histories[line["run"] - 1], line["run"]
         if Kind(line["kind"]).in_order and run < len(evidence.histories):
-            last = max(each["step"] for each in before if "loss" in each)
-            lost[line["fault"]] = last + 1 - first_step(evidence.histories[run])
+            lost[line["fault"]] = reached(before) + 1 - first_step(evidence.histories[run])
     wrong = {fault: steps for fault, steps in lost.items() if steps > 0}
     found = f"{len(lost)} times" + (f"; steps done again after fault: {wrong}" if wrong else ", no step done again")
     yield Row(not wrong, "stopped in order", found)
