@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edl_allreduce import recordio, storage
+from edl_allreduce.errors import EdlError
 from tests.chaos import plan
 from tests.chaos.faults import Failed
 from tests.chaos.laboratory import Laboratory
@@ -41,6 +42,12 @@ def main() -> int:
     if arguments.plan:
         print(*(f"{each.number:3} {each}" for each in plan.storm(seed, arguments.faults, arguments.workers)), sep="\n")
         return 0
+    if arguments.data:
+        try:
+            storage.expand(arguments.data)
+        except EdlError as error:
+            print(f"error: --data: {error}", file=sys.stderr)
+            return error.exit_code
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     print(f"everything is in {folder}", flush=True)
     signal.signal(signal.SIGTERM, _end)
