@@ -173,17 +173,22 @@ def _folder(owner: str) -> Iterator[tuple[str, str | None]]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def _environ(home: str) -> dict[str, str]:
+    """The tests' own folder for temporary files is not for other users."""
+    return os.environ | {"TMPDIR": home}
+
+
 def _run(command: list[str], user: str | None, home: str) -> None:
-    environ = os.environ | {"TMPDIR": home}  # the tests' own is not for other users
-    done = subprocess.run(command, user=user, cwd="/", env=environ, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, user=user, cwd="/", env=_environ(home), capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, f"{command[0]}: {done.stdout}{done.stderr}"
 
 
 @contextmanager
 def _running(command: list[str], user: str | None, port: int, home: str) -> Iterator[None]:
     with tempfile.TemporaryFile("w+") as log:
-        environ = os.environ | {"TMPDIR": home}
-        process = subprocess.Popen(command, user=user, cwd="/", env=environ, stdout=log, stderr=log)
+        process = subprocess.Popen(command, user=user, cwd="/", env=_environ(home), stdout=log, stderr=log)
         try:
             _await(process, port, log)
             yield

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ADDRESS, INTERFACE = "127.0.0.1", "lo"
-CYCLE_MILLISECONDS = "10"  # members that are to do nothing should do little
+CYCLE_MILLISECONDS = "10"  # members that have nothing to do sleep ten times as long
 TIMEOUT_SECONDS = "300"
 LEAVE = 0
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
