@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from edl_allreduce import (
@@ -21,6 +22,7 @@ PATCHES = (
         'list(APPEND TF_SOURCES "${PROJECT_SOURCE_DIR}/horovod/tensorflow/xla_mpi_ops.cc")\n',
         "",
         "needs headers that TensorFlow no longer ships; serves only allreduce inside XLA clusters",
+        to_build=True,
     ),
     Patch(
         "horovod/common/operations.cc",
@@ -151,29 +153,33 @@ int horovod_is_initialized() {
         "#include <string>\n",
         "#include <stdexcept>\n#include <string>\n",
         "GCC 14's headers no longer include it by chance",
+        to_build=True,
     ),
     Patch(
         "horovod/common/group_table.h",
         "#include <queue>\n",
         "#include <queue>\n#include <string>\n",
         "the same",
+        to_build=True,
     ),
     Patch(
         "third_party/flatbuffers/include/flatbuffers/stl_emulation.h",
         "  const size_type count_;\n",
         "  size_type count_;\n",
         "it is assigned to, in a template that nobody uses; GCC 14 looks at those as well",
+        to_build=True,
     ),
 )
+TO_BUILD = tuple(patch for patch in PATCHES if patch.to_build)
 
 
-def apply(source: Path) -> None:
+def apply(source: Path, patches: Sequence[Patch] = PATCHES) -> None:
     """Changes Horovod's unpacked source in place.
 
     Raises:
         EdlError: a text to be replaced is not found exactly once: this is not the Horovod it is meant for.
     """
-    for patch in PATCHES:
+    for patch in patches:
         path = source / patch.file
         text = path.read_text(encoding="utf-8")
         if text.count(patch.old) != 1:

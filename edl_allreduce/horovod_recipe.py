@@ -14,9 +14,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from edl_allreduce.errors import EdlError
+from edl_allreduce.horovod_patch import Patch
 from edl_allreduce.horovod_patches import PATCHES
 
 HOROVOD = "0.28.1"
@@ -67,7 +68,7 @@ def build_variables(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in DEFAULTS.items() if contrary(name) not in given} | given
 
 
-def find_recipe(environ: Mapping[str, str]) -> Recipe:
+def find_recipe(environ: Mapping[str, str], patches: Sequence[Patch] = PATCHES) -> Recipe:
     """The recipe for this Python, its TensorFlow and this machine's compiler.
 
     Raises:
@@ -76,7 +77,7 @@ def find_recipe(environ: Mapping[str, str]) -> Recipe:
     return Recipe(
         horovod=HOROVOD,
         sdist=SDIST_SHA256,
-        patches=patches_digest(),
+        patches=patches_digest(patches),
         tensorflow=_tensorflow(),
         python=str(sysconfig.get_config_var("SOABI")),
         platform=f"{sysconfig.get_platform()} {' '.join(platform.libc_ver())}",
@@ -86,9 +87,9 @@ def find_recipe(environ: Mapping[str, str]) -> Recipe:
     )
 
 
-def patches_digest() -> str:
+def patches_digest(patches: Sequence[Patch] = PATCHES) -> str:
     """A hash of all that is changed in Horovod's source."""
-    changes = json.dumps([[patch.file, patch.old, patch.new] for patch in PATCHES])
+    changes = json.dumps([[patch.file, patch.old, patch.new] for patch in patches])
     return hashlib.sha256(changes.encode()).hexdigest()
 
 

@@ -3,6 +3,8 @@
     python -m edl_allreduce.horovod_wheel build      build it or take it from the cache; prints the wheel's path
     python -m edl_allreduce.horovod_wheel install    the same, and install it into this Python's environment
     python -m edl_allreduce.horovod_wheel check      run an allreduce with the installed Horovod; says what it can do
+    python -m edl_allreduce.horovod_wheel build --as_released      for comparisons: Horovod does what it did when it was
+                                                     released; only what keeps it from compiling is changed
 
 What is changed in the source stands in horovod_patches.py, what a wheel depends on in horovod_recipe.py. Horovod's own
 build variables (HOROVOD_GPU_OPERATIONS=NCCL, ...) are obeyed. The cache is `$EDL_CACHE/wheels`, else
@@ -24,12 +26,14 @@ import sys
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edl_allreduce import horovod_patches
 from edl_allreduce.build_log import Progress, run_logged
 from edl_allreduce.errors import EdlError
+from edl_allreduce.horovod_patch import Patch
+from edl_allreduce.horovod_patches import PATCHES, TO_BUILD
 from edl_allreduce.horovod_recipe import HOROVOD, SDIST_SHA256, build_variables, find_recipe
 
 # Newer setuptools lack what Horovod's setup.py uses, CMake 4 refuses the policy versions of its bundled libraries.
@@ -61,13 +65,16 @@ def free_memory() -> int:
     return min(rooms)
 
 
-def build(environ: Mapping[str, str], progress: Progress) -> Path:
+def build(environ: Mapping[str, str], progress: Progress, patches: Sequence[Patch] = PATCHES) -> Path:
     """The wheel for this environment, from the cache or built now.
+
+    Args:
+        patches: what is changed in its source.
 
     Raises:
         EdlError: something is missing or a step failed; the text says what to do.
     """
-    recipe = find_recipe(environ)
+    recipe = find_recipe(environ, patches)
     folder = cache_folder(environ) / recipe.key()
     if found := sorted(folder.glob("*.whl")):
         progress.phase(f"Horovod {HOROVOD} for {recipe.tensorflow}: taken from the cache")
@@ -82,14 +89,14 @@ def build(environ: Mapping[str, str], progress: Progress) -> Path:
     except OSError as error:
         raise EdlError(f"the cache {folder} cannot be written ({error.strerror}): set EDL_CACHE to a folder") from error
     with tempfile.TemporaryDirectory(prefix="edl-horovod-") as work:
-        compiled = _compile(Path(work), environ, log, progress)
+        compiled = _compile(Path(work), environ, log, progress, patches)
         _place(folder / "recipe.json", recipe.as_json().encode())
         _place(folder / compiled.name, compiled.read_bytes())
     log.replace(folder / "build.log")
     return folder / compiled.name
 
 
-def _compile(work: Path, environ: Mapping[str, str], log: Path, progress: Progress) -> Path:
+def _compile(work: Path, environ: Mapping[str, str], log: Path, progress: Progress, patches: Sequence[Patch]) -> Path:
     """Builds the wheel inside `work`, with build tools that nobody else sees, and gives its path there."""
     tools, wheels = work / "tools", work / "wheels"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
@@ -106,14 +113,14 @@ def _compile(work: Path, environ: Mapping[str, str], log: Path, progress: Progre
     progress.phase(f"  source package: horovod {HOROVOD}")
     wanted = ["download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", f"horovod=={HOROVOD}"]
     run_logged([*pip, *wanted, "--dest", str(work)], inside, log, progress)
-    source = _unpack(work / f"horovod-{HOROVOD}.tar.gz")
+    source = _unpack(work / f"horovod-{HOROVOD}.tar.gz", patches)
     progress.phase(f"  compiler: {jobs} at once")
     build_it = ["wheel", "--verbose", "--no-deps", "--no-build-isolation", "--use-pep517", "--wheel-dir", str(wheels)]
     run_logged([*pip, *build_it, str(source)], inside, log, progress)
     return next(wheels.glob("horovod-*.whl"))
 
 
-def _unpack(sdist: Path) -> Path:
+def _unpack(sdist: Path, patches: Sequence[Patch] = PATCHES) -> Path:
     """Checks, unpacks and patches the source package, and gives its folder."""
     found = hashlib.sha256(sdist.read_bytes()).hexdigest()
     if found != SDIST_SHA256:
@@ -123,7 +130,7 @@ def _unpack(sdist: Path) -> Path:
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
         archive.extractall(sdist.parent)
     source = sdist.parent / f"horovod-{HOROVOD}"
-    horovod_patches.apply(source)
+    horovod_patches.apply(source, patches)
     return source
 
 
@@ -198,13 +205,19 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=["build", "install", "check"])
-    command = parser.parse_args(argv).command
+    parser.add_argument("--as_released", action="store_true", help="build: change only what keeps it from compiling")
+    arguments = parser.parse_args(argv)
+    command = arguments.command
+    if arguments.as_released and command != "build":
+        parser.error(
+            f"--as_released goes with build: workers need Horovod as 'build' without it makes it, not '{command}'"
+        )
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         if command == "build":
-            print(build(os.environ, Progress()))
+            print(build(os.environ, Progress(), TO_BUILD if arguments.as_released else PATCHES))
         elif command == "install":
             install(os.environ, Progress())
         else:

@@ -15,6 +15,7 @@ import pytest
 from edl_allreduce import horovod_patches, horovod_recipe, horovod_wheel
 from edl_allreduce.build_log import Progress, run_logged
 from edl_allreduce.errors import EdlError
+from edl_allreduce.horovod_patches import PATCHES, TO_BUILD
 from edl_allreduce.horovod_recipe import DEFAULTS, Recipe, build_variables
 from edl_allreduce.horovod_wheel import cache_folder, job_count
 
@@ -113,6 +114,22 @@ def test_a_wheel_in_the_cache_is_not_built_again(tmp_path: Path) -> None:
     ended = wheel_command("build", EDL_CACHE=str(tmp_path))
     assert ended.stdout == f"{wheel}\n"
     assert "taken from the cache" in ended.stderr
+
+
+def test_horovod_as_it_was_released_is_another_wheel(tmp_path: Path) -> None:
+    environ = dict(os.environ) | {"EDL_CACHE": str(tmp_path)}
+    keys = [horovod_recipe.find_recipe(environ, patches).key() for patches in (PATCHES, TO_BUILD)]
+    for key in keys:
+        (tmp_path / "wheels" / key).mkdir(parents=True)
+        (tmp_path / "wheels" / key / "horovod-0.28.1-any.whl").write_bytes(b"")
+    ended = wheel_command("build", "--as_released", EDL_CACHE=str(tmp_path))
+    assert ended.stdout == f"{tmp_path / 'wheels' / keys[1] / 'horovod-0.28.1-any.whl'}\n"
+    assert keys[0] != keys[1] and 0 < len(TO_BUILD) < len(PATCHES)
+
+
+def test_workers_never_get_horovod_as_it_was_released(tmp_path: Path) -> None:
+    ended = wheel_command("install", "--as_released", EDL_CACHE=str(tmp_path))
+    assert ended.returncode == 2 and "--as_released goes with build" in ended.stderr
 
 
 def test_without_a_compiler_the_message_installs_one(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def main() -> int:
     arguments = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything started is ended
     try:
-        peers = {"horovod": horovod_elastic.peer(), "torchrun": torchrun.peer(arguments.torchrun)}
+        peers = {"horovod": horovod_elastic.peer(arguments.horovod), "torchrun": torchrun.peer(arguments.torchrun)}
         run(_settings(arguments), [peers[each] for each in _list("peers", arguments.peers, PEERS)])
     except EdlError as error:
         print(error, file=sys.stderr)
@@ -55,6 +55,9 @@ def _arguments() -> argparse.Namespace:
         help="which others to measure too, joined by commas, where they are installed; empty: none (%(default)s)",
     )
     parser.add_argument("--peer_repeats", type=int, default=5, help="how often each fault with them (%(default)s)")
+    parser.add_argument(
+        "--horovod", default="", metavar="FOLDER", help="where another build of it is, by pip install --target"
+    )
     parser.add_argument("--torchrun", default="torchrun", metavar="PATH", help="perhaps of another environment")
     parser.add_argument(
         "--limit",

@@ -47,7 +47,7 @@ class Family:
             process = subprocess.Popen(
                 command,
                 cwd=REPOSITORY,
-                env=os.environ | dict(environ) | {MARK: self._mark, "PYTHONPATH": str(REPOSITORY)},
+                env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | dict(environ) | {MARK: self._mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -9,17 +9,21 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from benchmarks.elasticity.family import REPOSITORY
 from benchmarks.elasticity.figures import HOROVOD
-from benchmarks.elasticity.peer import Peer, PeerJob
+from benchmarks.elasticity.peer import Peer, PeerJob, Setting
 from edl_allreduce.job_folder import write_whole
 from edl_allreduce.processes import environment
 
 GROUPS = (("kill", "leave", "join"), ("hang",))
 ABOUT = (
     "horovodrun with one slot on each of several loopback addresses, ssh replaced by a local shell; state committed "
-    "every 10 steps; Horovod is the one of our own build, with the changes of edl_allreduce/horovod_patches.py, which "
-    "make a reform of its faster, too; Gloo's timeout is the default (30 s)"
+    "every 10 steps; Gloo's timeout is the default (30 s); Horovod is "
 )
+OURS = (
+    "the one of our own build, with all changes of edl_allreduce/horovod_patches.py, which make its reforms faster, too"
+)
+ANOTHER = "that of --horovod={}"  # made by `python -m edl_allreduce.horovod_wheel build --as_released`, if all is well
 SSH = """\
 #!/bin/sh
 # Stands in for ssh: what is meant for another host of the loopback network runs here.
@@ -29,17 +33,27 @@ exec /bin/sh -c "$*"
 """
 
 
-def peer() -> Peer:
-    """Horovod Elastic as it is installed here."""
-    there = _command() and find_spec("horovod")
+def peer(folder: str = "") -> Peer:
+    """Horovod Elastic as it is installed here, or in a folder of its own."""
+    there = _command(folder) and (folder or find_spec("horovod"))
     missing = "" if there else "horovodrun is not installed: python -m edl_allreduce.horovod_wheel install"
-    return Peer(HOROVOD, GROUPS, lambda setting, _: HorovodJob(setting), missing, ABOUT)
+    about = ABOUT + (ANOTHER.format(folder) if folder else OURS)
+    return Peer(HOROVOD, GROUPS, lambda setting, _: HorovodJob(setting, folder), missing, about)
 
 
 class HorovodJob(PeerJob):
-    """A job under horovodrun."""
+    """A job under horovodrun.
+
+    Args:
+        setting: what it is given.
+        installed: the folder that Horovod is installed in; empty: this Python's environment.
+    """
 
     name = HOROVOD
+
+    def __init__(self, setting: Setting, installed: str) -> None:
+        super().__init__(setting)
+        self._installed = installed
 
     def begin(self) -> None:
         """Starts horovodrun."""
@@ -50,7 +64,7 @@ class HorovodJob(PeerJob):
         bin.mkdir()
         _write_script(bin / "ssh", SSH)
         _write_script(self._folder / "discover", f"#!/bin/sh\ncat '{self._folder / 'hosts'}'\n")
-        run = _command()
+        run = _command(self._installed)
         assert run
         self._family.start(
             [
@@ -63,7 +77,11 @@ class HorovodJob(PeerJob):
                 *(sys.executable, "-m", "benchmarks.peers.horovod_elastic"),
                 *self.training_flags(),
             ],
-            self.environ() | {"PATH": f"{bin}{os.pathsep}{os.environ.get('PATH', os.defpath)}"},
+            self.environ()
+            | {
+                "PATH": f"{bin}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+                "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), self._installed])),
+            },
         )
 
     def leave(self) -> None:
@@ -88,9 +106,10 @@ class HorovodJob(PeerJob):
         write_whole(self._folder / "hosts", "".join(f"{host}:1\n" for host in self._hosts))
 
 
-def _command() -> str | None:
+def _command(installed: str) -> str | None:
     """Where horovodrun is; None: nowhere."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    ours = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    path = os.path.join(installed, "bin") if installed else os.pathsep.join(ours)
     return shutil.which("horovodrun", path=path)
 
 
