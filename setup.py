@@ -80,6 +80,7 @@ setup(
         "fsspec>=2024.6",
         "google-crc32c>=1.6",
         "grpcio>=1.73.1",
+        "isal>=1.7",
         "numpy>=1.26",
         "prometheus-client>=0.21",
         "protobuf>=6.31,<8",

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from edl_allreduce.contracts import Mode, TrainingModel, load
 from edl_allreduce.errors import ModelError
+from edl_allreduce.worker.parsing import parser_of
 from tests.zoo import GOOD, line_of, spec_of, write_zoo
 from tests.zoo.against_keras import by_contract, by_keras
 
@@ -91,6 +92,16 @@ def test_a_model_of_elasticdls_zoo(tmp_path: Path) -> None:
     assert ours == pytest.approx(theirs, rel=1e-6)
     assert [type(each).__name__ for each in training.callbacks] == ["TerminateOnNaN", "LearningRateByVersion"]
     assert training.outputs_processor is None
+
+
+def test_what_dataset_fn_maps_may_branch_on_tensors_as_tf_data_allows(tmp_path: Path) -> None:
+    branches = """        number = tf.strings.to_number(record)
+        if number > 2:
+            number = number * 10
+"""
+    training = elasticdl(tmp_path, ELASTICDL.replace("        number = tf.strings.to_number(record)\n", branches))
+    (features, _) = parser_of(training)(tf.constant([b"2", b"3"]))
+    assert features.numpy().tolist() == [[2.0, 1.0], [30.0, 1.0]]
 
 
 def test_an_outputs_processor_is_made_for_prediction(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from edl_allreduce import recordio
-from edl_allreduce.contracts.base import Input, TrainingModel
+from edl_allreduce.contracts.base import Input, Mode, TrainingModel
+from edl_allreduce.contracts.inputs import input_from
 from edl_allreduce.dataset import Dataset, make_dataset
 from edl_allreduce.errors import CorruptFile, DataError, ModelError
 from edl_allreduce.position import Position
@@ -76,6 +77,22 @@ def test_both_kinds_of_input_function_give_the_whole_run(feeds: Callable[[Input]
     assert epochs == [list(range(RECORDS))] * 2
 
 
+def test_what_an_input_function_maps_may_branch_on_tensors(feeds: Callable[[Input], Feed]) -> None:
+    def branching(record: Any) -> tuple[Any, Any]:
+        value = opposite = tf.strings.to_number(record, tf.int32)
+        if value > 0:  # AutoGraph's work: elsewhere a tensor has no truth value
+            opposite = -value
+        return value, opposite
+
+    def dataset_fn(dataset: tf.data.Dataset, mode: Mode) -> tf.data.Dataset:
+        return dataset.map(branching)
+
+    feed = feeds(input_from(dataset_fn, {}, Mode.TRAINING, "dataset_fn"))
+    share = Share(Position(), EVERYTHING, 7)
+    feed.begin(1, share)
+    assert [len(batch) for batch in walk(feed, share, 2)] == [7, 7]
+
+
 def test_a_new_round_takes_over_from_any_point(feeds: Callable[[Input], Feed]) -> None:
     alone, changed = feeds(vectorised), feeds(vectorised)
     share = Share(Position(), EVERYTHING, 7)
@@ -90,6 +107,16 @@ def test_a_new_round_takes_over_from_any_point(feeds: Callable[[Input], Feed]) -
     back = Share(Position(step=1, offset=7), EVERYTHING, 7)
     changed.begin(3, back)
     assert walk(changed, back, 8) == expected[1:9]
+
+
+def test_of_what_was_read_for_an_earlier_round_only_one_record_is_parsed(feeds: Callable[[Input], Feed]) -> None:
+    feed = feeds(vectorised)
+    feed.begin(2, Share(Position(), EVERYTHING, 7))
+    tags = tf.constant([[1, 1, 5], [2, 1, 5]], tf.int64)  # (round, reading, step); the second is the one in progress
+    block = tags, tf.constant([0, 3, 7], tf.int64), tf.constant([b"%d" % number for number in range(7)])
+    outdated, wanted = (feed._cut(tf.constant(step, tf.int64), *block) for step in (0, 1))
+    assert [each.numpy().tolist() for each in outdated] == [[1, 1, 5], [b"0"]]
+    assert [each.numpy().tolist() for each in wanted] == [[2, 1, 5], [b"3", b"4", b"5", b"6"]]
 
 
 def test_a_step_without_own_records_is_none(feeds: Callable[[Input], Feed]) -> None:

@@ -55,3 +55,19 @@ def test_keras_is_loaded_lean() -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines() == ["True", "[1]"]
+
+
+COUNTS = """
+import gc, sys
+from edl_allreduce.worker.lean_imports import uncollected
+before, found = gc.isenabled(), []
+gc.callbacks.append(lambda phase, info: found.append(phase))
+with uncollected():
+    kept = [[number] for number in range(100_000)]
+print(before, gc.isenabled(), len(found), gc.get_freeze_count() > 100_000)
+"""
+
+
+def test_nothing_is_collected_while_much_is_imported_and_all_is_as_ever_afterwards() -> None:
+    done = subprocess.run([sys.executable, "-c", COUNTS], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "0", "True"]

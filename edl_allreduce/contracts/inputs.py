@@ -102,10 +102,12 @@ def _of_dataset(function: Callable[..., Any], mode: Mode, where: str, metadata: 
         raise ModelError(f"{where}: expected a function of (dataset, mode, metadata), got one of ({', '.join(names)})")
     arguments = (mode, metadata)[: len(names) - 1]
 
-    @tf.autograph.experimental.do_not_convert
+    # Our own graphs go without AutoGraph; in this call it works all the same: what is mapped may branch on tensors.
+    call = tf.autograph.to_graph(_call, recursive=False)
+
     def parse(records: tf.data.Dataset) -> tf.data.Dataset:
         with shuffle_left_to_the_reader():
-            return function(records, *arguments)
+            return call(function, records, *arguments)
 
     probe = parse(_probe())
     if not isinstance(probe, tf.data.Dataset):
@@ -114,6 +116,10 @@ def _of_dataset(function: Callable[..., Any], mode: Mode, where: str, metadata: 
     if mode is not Mode.PREDICTION:
         check_elements(probe.element_spec, where)
     return Input(False, parse, probe.batch(2).element_spec, tuple(_graphs_of(probe)), mode)
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 def _graphs_of(dataset: tf.data.Dataset) -> Iterator[Any]:

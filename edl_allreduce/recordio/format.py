@@ -11,13 +11,13 @@ the decompressed payload, so that no damaged field yields a wrong record (docs/d
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
+from isal.isal_zlib import crc32
 
 from edl_allreduce.errors import CorruptFile, DataError
 from edl_allreduce.recordio import codec
@@ -102,7 +102,7 @@ def decode_chunk(raw: bytes, path: str, ref: ChunkRef) -> Records:
     if len(raw) != ref.size:
         raise CorruptFile(path, ref.offset, f"the file ends after {len(raw)} of the chunk's {ref.size} bytes")
     stored = memoryview(raw)[HEADER.size :]
-    checksum = zlib.crc32(stored)
+    checksum = crc32(stored)
     if checksum != header.checksum:
         problem = f"the payload's checksum is {checksum:#010x}, the header says {header.checksum:#010x}"
         raise CorruptFile(path, ref.offset, f"{problem}: get the file again")
@@ -129,7 +129,7 @@ def encode_chunk(records: Iterable[bytes], compressor: int) -> bytes:
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise DataError(f"a RecordIO chunk holds at most {MAX_PAYLOAD_BYTES} bytes, got {len(payload)}")
     stored = codec.compress(compressor, payload)
-    return HEADER.pack(MAGIC, zlib.crc32(stored), compressor, len(stored), len(parts) // 2) + stored
+    return HEADER.pack(MAGIC, crc32(stored), compressor, len(stored), len(parts) // 2) + stored
 
 
 def _split(payload: Buffer, start: int, count: int) -> Records:

@@ -18,7 +18,8 @@ from edl_allreduce.errors import EdlError
 from edl_allreduce.notices import Teller, notices
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.worker.access import own_address, read_certificate, read_token
-from edl_allreduce.worker.lean_imports import load_keras
+from edl_allreduce.worker.lean_imports import load_keras, uncollected
+from edl_allreduce.worker.memory import keep_freed_memory
 from edl_allreduce.worker.session import Session
 
 log = logging.getLogger("edl_allreduce.worker")
@@ -69,18 +70,21 @@ def _work(session: Session, prepared: threading.Event, hello: pb.Hello, port: in
     if message is None or not message.HasField("welcome"):
         return 0 if message is not None else 1
     _share_cores(local_workers)
+    keep_freed_memory()
     spec = task_spec.from_json(message.welcome.spec)
     if not isinstance(spec, JobSpec):
-        from edl_allreduce.worker.task_worker import TaskWorker
+        with uncollected():
+            from edl_allreduce.worker.task_worker import TaskWorker
 
         task_worker = TaskWorker(message.welcome, hello.worker_id, session)
         session.on_abandon = lambda: None
         prepared.set()
         task_worker.run()
         return 0
-    load_keras(spec.model.model_zoo)
-    from edl_allreduce.worker.ring import Ring
-    from edl_allreduce.worker.worker import Worker
+    with uncollected():
+        load_keras(spec.model.model_zoo)
+        from edl_allreduce.worker.ring import Ring
+        from edl_allreduce.worker.worker import Worker
 
     log.info("TensorFlow and Keras are loaded")
     ring = Ring(hello.address, spared=port)
