@@ -163,6 +163,7 @@ class Coordinator:
 
     def greet(self, hello: pb.Hello) -> Presence | None:
         """A worker has opened its stream; None when it is not expected (any more), or this coordinator goes."""
+        self._pulse.work()
         worker = self.state.workers.get(hello.worker_id)
         if self.dazed.is_set():
             return None
@@ -170,7 +171,7 @@ class Coordinator:
             self._doubts_itself()  # this may be a member whose stream is broken, which is still to be noticed here
             return None
         now = self.now()
-        presence = Presence(asyncio.Queue(), now, hello.pid, Doing(pb.WAITING, now))
+        presence = Presence(asyncio.Queue(), now, hello.pid, Doing(pb.WAITING))
         self.presences[hello.worker_id] = presence
         presence.outbox.put_nowait(pb.ToWorker(welcome=self._welcome()))
         standing = standing_from_message(hello.standing) if hello.HasField("standing") else None
@@ -184,6 +185,7 @@ class Coordinator:
 
     def hear(self, worker_id: int, message: pb.FromWorker) -> None:
         """A worker has said something."""
+        self._pulse.work()
         presence = self.presences.get(worker_id)
         if presence is None:
             return
@@ -307,8 +309,8 @@ class Coordinator:
         worker = self.state.workers.get(worker_id)
         if worker is not None and worker.state is WorkerState.TRAINING:
             self.telemetry.seen(progress.activity)
-        since = max(presence.heard - progress.activity_seconds, presence.began)
-        presence.doing = Doing(progress.activity, since, progress.compute_seconds or presence.doing.usual)
+        seconds = min(progress.activity_seconds, presence.heard - presence.began)
+        presence.doing = Doing(progress.activity, seconds, progress.compute_seconds or presence.doing.usual)
         presence.position = position_from_message(progress.position)
         presence.memory_bytes = progress.memory_bytes
         self._overseer.look(presence.heard)
@@ -375,7 +377,7 @@ class Coordinator:
         self.telemetry.must_repeat(new.number, self._repeated)
         self._repeated = 0
         for id, presence in present.items():
-            presence.doing, presence.began = Doing(pb.WAITING, now, seconds[id]), now
+            presence.doing, presence.began = Doing(pb.WAITING, usual=seconds[id]), now
             self._send((id,), messages[id])
 
     def _end(self) -> None:

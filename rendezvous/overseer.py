@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rendezvous import events
-from rendezvous.state import Kind, Phase, WorkerState
+from rendezvous.state import Kind, Phase, WorkerState, members
 from rendezvous.watchdog import Hung, Stuck, judge, judge_alone
 
 if TYPE_CHECKING:
@@ -36,9 +35,9 @@ class Overseer:
         self._looked_at = now
         phase = self._coordinator.state.phase
         if phase is Phase.WORKING:
-            self._judge_tasks(now)
+            self._judge_tasks()
         elif phase in (Phase.TRAINING, Phase.PARTING, Phase.STOPPING):
-            self._judge_round(now)
+            self._judge_round()
 
     def watch(self, worker_id: int, again: bool = False) -> None:
         """Drops a worker that is silent for too long; looks when its newest message would be too old.
@@ -59,36 +58,31 @@ class Overseer:
             wait = min(left, timeout) if left > 0 else READ_SECONDS
             asyncio.get_running_loop().call_later(wait, self.watch, worker_id, left <= 0)
 
-    def _judge_round(self, now: float) -> None:
+    def _judge_round(self) -> None:
         coordinator = self._coordinator
         state, telemetry = coordinator.state, coordinator.telemetry
         if state.round is None:
             return
-        training = [id for id in state.round.members if self._is_training(id)]
-        # As of their newest messages: what has not arrived yet is the business of `watch`.
-        there = {id: coordinator.presences[id] for id in training if id in coordinator.presences}
-        doing = {id: replace(each.doing, since=each.doing.since + now - each.heard) for id, each in there.items()}
+        training = members(state)
+        # As of their newest messages: silence is the business of `watch`.
+        doing = {id: there.doing for id in training if (there := coordinator.presences.get(id))}
         others_wait = len(training) < len(state.round.members)
         timeout, step_seconds = coordinator.spec.elastic.worker_timeout, telemetry.step_seconds()
         if telemetry.told > state.round.position.step or not state.barren_rounds:
             self._stalls = 0
-        match judge(doing, others_wait, step_seconds, now, timeout, self._stalls):
+        match judge(doing, others_wait, step_seconds, timeout, self._stalls):
             case Hung() as hung:
                 self._drop(hung)
             case Stuck(why) if not state.round_failed:
                 self._stalls += 1
                 coordinator.tell(events.Stalled(state.round.number, why))
 
-    def _judge_tasks(self, now: float) -> None:
+    def _judge_tasks(self) -> None:
         timeout = self._coordinator.spec.elastic.worker_timeout
         for id, presence in list(self._coordinator.presences.items()):
-            if hung := judge_alone(id, presence.doing, now, timeout):
+            if hung := judge_alone(id, presence.doing, timeout):
                 self._drop(hung)
 
     def _drop(self, hung: Hung) -> None:
         log.warning("worker %d hangs: it %s", hung.id, hung.why)
         self._coordinator.part_with(hung.id, hung.why, Kind.HUNG)
-
-    def _is_training(self, worker_id: int) -> bool:
-        worker = self._coordinator.state.workers.get(worker_id)
-        return worker is not None and worker.state is WorkerState.TRAINING

@@ -49,6 +49,11 @@ class Pulse:
             with contextlib.suppress(OSError):  # full, since the supervisor is held up as well; or gone
                 os.write(self._pipe, b".")
 
+    def work(self) -> None:
+        """The event loop has much to do: it gets on, though the next beat is late."""
+        if self._clock() - self._seen > BEAT_SECONDS:
+            self.beat()
+
     def was_held_up(self) -> bool:
         """Whether the event loop did not get on for long, just now."""
         self._look()

@@ -44,7 +44,8 @@ class RoundSetup:
         hands = deal_lanes(self._all_lanes, [self._shares[id] for id in new.members])
         dealt = dict(zip(new.members, hands, strict=True))
         self.lanes = {id: len(own) for id, own in dealt.items()}
-        return {id: pb.ToWorker(round=self._message(new, own)) for id, own in dealt.items()}
+        shared = self._message(new)
+        return {id: _with_lanes(shared, own) for id, own in dealt.items()}
 
     def adopt(self, member: int, lanes: int) -> None:
         """A member tells of a round that another coordinator has begun."""
@@ -56,14 +57,24 @@ class RoundSetup:
             self._store.close()
             self._store = None
 
-    def _message(self, new: Round, lanes: tuple[int, ...]) -> pb.Round:
-        return pb.Round(
-            number=new.number,
-            members=new.members,
-            store_address=self._address,
-            store_port=self._store.port if self._store else 0,
-            synchronize=new.synchronize,
-            position=position_to_message(new.position),
-            lanes=lanes,
-            global_batch=self._training.global_batch(len(new.members)),
+    def _message(self, new: Round) -> pb.ToWorker:
+        """What all members are told alike."""
+        return pb.ToWorker(
+            round=pb.Round(
+                number=new.number,
+                members=new.members,
+                store_address=self._address,
+                store_port=self._store.port if self._store else 0,
+                synchronize=new.synchronize,
+                position=position_to_message(new.position),
+                global_batch=self._training.global_batch(len(new.members)),
+            )
         )
+
+
+def _with_lanes(shared: pb.ToWorker, lanes: tuple[int, ...]) -> pb.ToWorker:
+    """A copy, made without another look at each of the members."""
+    message = pb.ToWorker()
+    message.CopyFrom(shared)
+    message.round.lanes.extend(lanes)
+    return message

@@ -158,6 +158,7 @@ class State:
 
     Attributes:
         target: how many workers should be alive.
+        workers: by id, in this order.
         next_id: of the next worker; ids are never used again.
         next_round: number of the next round; numbers are never used again.
         round: the newest round, in progress or not.
@@ -202,7 +203,7 @@ class State:
     def by_state(self) -> dict[WorkerState, list[Worker]]:
         """The workers that are doing each thing, by id; made once, since one decision asks for it many times."""
         groups: dict[WorkerState, list[Worker]] = {}
-        for worker in sorted(self.workers.values(), key=_id):
+        for worker in self.workers.values():
             groups.setdefault(worker.state, []).append(worker)
         return groups
 
@@ -211,7 +212,7 @@ def recovered(
     target: int, checkpoint: Position | None, alive: Iterable[int], next_id: int, next_round: int, now: float
 ) -> State:
     """The state of a coordinator that takes over: all it knows of the workers is that they are alive."""
-    workers = {id: Worker(id, WorkerState.UNHEARD, now) for id in alive}
+    workers = {id: Worker(id, WorkerState.UNHEARD, now) for id in sorted(alive)}
     return State(
         target=target,
         phase=Phase.RECOVERING,

@@ -42,12 +42,12 @@ class Doing:
     """What a member's training thread is doing.
 
     Attributes:
-        since: when it began, in seconds of the coordinator's clock.
+        seconds: for how long, as of its newest message: what has not arrived yet is another matter.
         usual: what its own part of a step takes, in seconds; 0: not known.
     """
 
     activity: pb.Activity.ValueType
-    since: float
+    seconds: float = 0.0
     usual: float = 0.0
 
 
@@ -67,7 +67,7 @@ class Stuck:
 
 
 def judge(
-    members: Mapping[int, Doing], others_wait: bool, step_seconds: float, now: float, timeout: float, tries: int = 0
+    members: Mapping[int, Doing], others_wait: bool, step_seconds: float, timeout: float, tries: int = 0
 ) -> Hung | Stuck | None:
     """What is wrong with a round, if anything.
 
@@ -83,33 +83,32 @@ def judge(
     """
     working = {id: doing for id, doing in members.items() if doing.activity not in _WAITING}
     if not working:
-        return _stuck(members, step_seconds, now, timeout, tries) if members else None
+        return _stuck(members, step_seconds, timeout, tries) if members else None
     usual = max(doing.usual for doing in members.values())
     limit = max(timeout, SLACK * usual) if usual else max(timeout, UNKNOWN_SECONDS)
     if not others_wait and len(working) == len(members):
         limit = max(limit, UNKNOWN_SECONDS)
-    id, worst = min(working.items(), key=lambda item: item[1].since)
+    id, worst = max(working.items(), key=lambda item: item[1].seconds)
     limit = max(limit, _PATIENCE.get(worst.activity, 0.0))
-    seconds = now - worst.since
-    return Hung(id, f"{_DOING[worst.activity]} for {seconds:.1f} s") if seconds > limit else None
+    return Hung(id, f"{_DOING[worst.activity]} for {worst.seconds:.1f} s") if worst.seconds > limit else None
 
 
-def judge_alone(id: int, doing: Doing, now: float, timeout: float) -> Hung | None:
+def judge_alone(id: int, doing: Doing, timeout: float) -> Hung | None:
     """Whether a worker hangs over a leased task. Nobody waits for it, and a batch may be anything: it has time."""
     if doing.activity is not pb.EVALUATING:
         return None
-    limit, seconds = max(timeout, UNKNOWN_SECONDS, SLACK * doing.usual), now - doing.since
-    return Hung(id, f"{_DOING[doing.activity]} for {seconds:.1f} s") if seconds > limit else None
+    limit = max(timeout, UNKNOWN_SECONDS, SLACK * doing.usual)
+    return Hung(id, f"{_DOING[doing.activity]} for {doing.seconds:.1f} s") if doing.seconds > limit else None
 
 
-def _stuck(members: Mapping[int, Doing], step_seconds: float, now: float, timeout: float, tries: int) -> Stuck | None:
+def _stuck(members: Mapping[int, Doing], step_seconds: float, timeout: float, tries: int) -> Stuck | None:
     behind = min(members.values(), key=lambda doing: _ORDER.index(doing.activity))
     limits = {
         pb.JOINING: timeout + JOIN_SECONDS_PER_MEMBER * len(members),
         pb.SYNCHRONIZING: max(timeout, SYNCHRONIZE_SECONDS),
     }
     usual = max(timeout, SLACK * step_seconds) if step_seconds else max(timeout, UNKNOWN_SECONDS)
-    seconds = now - max(doing.since for doing in members.values())
+    seconds = min(doing.seconds for doing in members.values())
     if seconds <= limits.get(behind.activity, usual) * 2**tries:
         return None
     return Stuck(f"no worker could {_WAITING[behind.activity]} for {seconds:.1f} s")

@@ -349,6 +349,19 @@ def test_after_a_pause_a_coordinator_doubts_for_a_while(beats: tuple[float, ...]
     assert felt.was_held_up() is doubtful
 
 
+def test_a_coordinator_with_much_to_do_does_not_doubt() -> None:
+    time_is = 0.0
+    felt = pulse.Pulse(clock=lambda: time_is)
+    felt.beat()
+    for _ in range(100):  # greetings of thousands of workers, between two beats
+        time_is += 0.1
+        felt.work()
+    assert not felt.was_held_up() and felt.now() == time_is
+    time_is += 3.0
+    felt.work()
+    assert felt.was_held_up()
+
+
 def test_time_hardly_goes_on_while_nothing_is_read() -> None:
     time_is = 100.0
     felt = pulse.Pulse(clock=lambda: time_is)

@@ -68,6 +68,7 @@ class World:
 
     def tell(self, event: events.Event) -> None:
         self.state, effects = rounds.decide(self.state, event, self.now, POLICY)
+        assert list(self.state.workers) == sorted(self.state.workers), "by id"
         for effect in effects:
             self.carry_out(effect)
 
