@@ -26,6 +26,7 @@ SERVER_OPTIONS = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),  # workers ask often whether it is still there
     ("grpc.http2.max_ping_strikes", 0),  # on a busy machine several questions arrive at once
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.bdp_probe", 0),  # else gRPC asks how fast the network is after nearly every heartbeat
     ("grpc.server.max_pending_requests", 1 << 16),  # from 1,000 calls on that have not begun yet, some are refused
     ("grpc.server.max_pending_requests_hard_limit", 1 << 16),
 ]
