@@ -13,6 +13,7 @@ import tensorflow as tf
 from horovod.tensorflow import mpi_ops
 
 from benchmarks.ring.team import ADDRESS, answer, questions
+from edl_allreduce.worker.memory import keep_freed_memory
 from edl_allreduce.worker.ring import Ring
 
 FLOAT_BYTES = 4
@@ -21,6 +22,7 @@ LOOK_SECONDS = 0.05
 
 def main(rank: int, size: int, port: int) -> None:
     """Answers until nobody asks any more."""
+    keep_freed_memory()  # as workers do
     wire, ring = connect(rank, port), Ring(ADDRESS, spared=port)
     for question in questions():
         match question:
@@ -28,7 +30,7 @@ def main(rank: int, size: int, port: int) -> None:
                 ring.join(rank, size, (ADDRESS, store))
                 answer("joined")
             case {"do": "reduce", "bytes": amount, "repeats": repeats, "tcp": with_tcp}:
-                measures = [reduction([amount], grouped=False)]
+                measures = [reduction([amount], grouped=True)]  # a bucket of a step of ours
                 if with_tcp:
                     measures.append(exchange(wire, amount))
                 answer(in_turn(wire, measures, repeats))
