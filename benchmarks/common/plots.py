@@ -40,7 +40,7 @@ def draw(panels: Sequence[Callable[[Any], None]], machine: str, path: Path) -> N
             plain(axes)
         figure.tight_layout(rect=(0, 0.05, 1, 1))
         figure.text(0.02, 0.02, machine, fontsize=7, color=FAINT)
-        figure.savefig(path, dpi=140)
+        figure.savefig(path, dpi=140, bbox_inches="tight")  # long headings, too
         pyplot.close(figure)
 
 

@@ -1,4 +1,4 @@
-"""A member of a ring that trains ResNet-50 on one and the same random batch: see benchmarks/gpu.py."""
+"""A member of a ring that trains ResNet-50 on one and the same random batch: see benchmarks/gpu.py and overlap.py."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import tensorflow as tf
 from benchmarks.ring.team import ADDRESS, answer, questions
 from edl_allreduce.contracts.base import Input, TrainingModel
 from edl_allreduce.spec import TrainingSpec
+from edl_allreduce.worker import collectives
 from edl_allreduce.worker.precision import use_precision
 from edl_allreduce.worker.ring import Ring
 from edl_allreduce.worker.step import TrainStep
@@ -26,6 +27,7 @@ def main(rank: int, size: int, config: dict[str, Any]) -> None:
     for device in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(device, True)
     use_precision(config["precision"])
+    collectives.BUCKET_BYTES = config.get("bucket_bytes", collectives.BUCKET_BYTES)
     training = make_training(config["image_size"], config["classes"])
     spec = TrainingSpec(mixed_precision=config["precision"], batch_size=config["batch"] * size)
     step, ring = TrainStep(training, spec), Ring(ADDRESS, spared=0)
