@@ -3,7 +3,8 @@
 Every figure is of a whole epoch of the same records, in batches of the same size, read in turn by each; the files are
 in the machine's memory. Workers' batches are those of their own pipeline (`worker.feed`), which puts the records in a
 new order in every epoch; TFRecordDataset's are in the files' order, and once more through `shuffle`. Memory that was
-freed is kept, as workers do, which TFRecordDataset gains from as well.
+freed is kept, as workers do, which TFRecordDataset gains from as well. The original reader of RecordIO, pyrecordio,
+takes part where it is installed (Go is needed to build it).
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ OURS_RAW, OURS_SNAPPY = "RecordIO", "RecordIO, snappy"
 OURS_IN_ORDER = "RecordIO, in the files' order"
 PER_RECORD = "RecordIO, parsed one by one"
 THEIRS, THEIRS_SHUFFLED = "TFRecord", "TFRecord, shuffled"
+ORIGINAL = "RecordIO by pyrecordio"
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,9 @@ def _tell(report: Report, shape: Shape, records: int, found: Mapping[str, Sequen
     report.goal(f"{shape.name}, raw: RecordIO / TFRecord", ratios(found[THEIRS], found[OURS_IN_ORDER]).median, 1.0)
     shuffled = ratios(found[THEIRS_SHUFFLED], found[OURS_RAW]).median
     report.goal(f"{shape.name}, raw, shuffled: RecordIO / TFRecord", shuffled, 1.0)
+    if ORIGINAL in found:
+        original = ratios(found[ORIGINAL], found[OURS_IN_ORDER]).median
+        report.goal(f"{shape.name}, raw: RecordIO / pyrecordio", original, 1.0)
     if shape is SMALL:
         report.goal("vectorised / one by one", ratios(found[PER_RECORD], found[OURS_RAW]).median, 5.0)
 
@@ -165,6 +171,7 @@ def _measure(shape: Shape, records: int, repeats: int, folder: Path) -> dict[str
     measures: dict[str, Callable[[], float]] = {
         THEIRS: lambda: _epoch(theirs, records),
         THEIRS_SHUFFLED: lambda: _epoch(shuffled, records),
+        **_originals(raw, shape, records),
         OURS_IN_ORDER: OurPipeline(raw, shape.batch, shape.parse, shuffle=False),
         OURS_RAW: OurPipeline(raw, shape.batch, shape.parse),
         OURS_SNAPPY: OurPipeline(snappy, shape.batch, shape.parse),
@@ -193,7 +200,29 @@ def _theirs(files: Sequence[str], shape: Shape, shuffle: bool = False) -> tf.dat
     records = tf.data.TFRecordDataset(files)
     if shuffle:
         records = records.shuffle(SHUFFLED_RECORDS, seed=0)
+    return _batches(records, shape)
+
+
+def _batches(records: tf.data.Dataset, shape: Shape) -> tf.data.Dataset:
     return records.batch(shape.batch).map(shape.parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _originals(files: Sequence[str], shape: Shape, records: int) -> dict[str, Callable[[], float]]:
+    """The original reader, fed to tf.data by a generator, as ElasticDL does; nothing where it is not installed."""
+    if not find_spec("recordio"):
+        print("pyrecordio is not installed: it is not measured")
+        return {}
+    from recordio import Scanner
+
+    def read() -> Iterator[bytes]:
+        for file in files:
+            scanner = Scanner(file)
+            while (record := scanner.record()) is not None:
+                yield record
+            scanner.close()
+
+    found = tf.data.Dataset.from_generator(read, output_signature=tf.TensorSpec([], tf.string))
+    return {ORIGINAL: partial(_epoch, _batches(found, shape), records)}
 
 
 def _epoch(batches: tf.data.Dataset, records: int) -> float:
