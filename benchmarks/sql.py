@@ -1,9 +1,10 @@
 """How fast a SELECT becomes records, in how much memory, and how fast predictions go back; beside the database's COPY.
 
-    python -m benchmarks.sql postgresql://me@host/name [--rows=1000000]
+    python -m benchmarks.sql [postgresql://me@host/name] [--rows=1000000]
 
-Makes the table edl_benchmark in that database (whole numbers, fractions, a decimal, a date, a text of 50 kinds, NULLs),
-measures, and drops it again. Each measurement runs in a process of its own, so that its memory is its own.
+Makes the table edl_benchmark in that database, or in a file of SQLite (whole numbers, fractions, a decimal, a date, a
+text of 50 kinds, NULLs), measures, and drops it again. Each measurement runs in a process of its own, so that its
+memory is its own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from edl_allreduce import predictions, storage
+from edl_allreduce.errors import EdlError
 from edl_allreduce.prediction_files import write_recordio
 from edl_allreduce.sql_source import SqlSource, sa
 from launcher.sqlflow.extract import Extracted, extract
@@ -36,23 +38,39 @@ COLUMNS = (
     "kind VARCHAR(20)",
 )
 PREDICTIONS_PER_FILE = 65536
+SHORT_ROWS = 10_000
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints one line of JSON per measurement."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sql", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("database")
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("database", nargs="?", help="its URL; without one, a file of SQLite is made and removed")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of the table (%(default)s)")
+    parser.add_argument("--short", action="store_true", help=f"a look at it: {SHORT_ROWS} rows")
     arguments = parser.parse_args(argv)
-    make(arguments.database, arguments.rows)
+    rows = SHORT_ROWS if arguments.short else arguments.rows
+    with tempfile.TemporaryDirectory(prefix="edl-sql-") as folder:
+        try:
+            measure(arguments.database or _sqlite(folder), rows, folder)
+        except EdlError as error:
+            raise SystemExit(f"error: {error}") from None
+
+
+def measure(database: str, rows: int, folder: str) -> None:
+    """Reads the whole table, makes records of a tenth and of all of it, and writes predictions back."""
+    make(database, rows)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(measured(_copy, arguments.database, arguments.rows, folder)))
-            for rows in (arguments.rows // 10, arguments.rows):
-                print(json.dumps(measured(_extract, arguments.database, rows, folder)))
-            print(json.dumps(measured(_write_back, arguments.database, arguments.rows, folder)))
+        for work, number in ((_copy, rows), (_extract, rows // 10), (_extract, rows), (_write_back, rows)):
+            print(json.dumps(measured(work, database, number, folder)))
     finally:
-        run(arguments.database, f"DROP TABLE {TABLE}")
+        run(database, f"DROP TABLE {TABLE}")
+
+
+def _sqlite(folder: str) -> str:
+    """The URL of a new, empty database."""
+    file = Path(folder, "benchmark.db")
+    file.touch()
+    return f"sqlite:///{file}"
 
 
 def run(database: str, *statements: str) -> None:
