@@ -36,7 +36,7 @@ FAULTS = 200
 chaos: $(VENV)/.dev $(DIGITS)/.made ## a storm of FAULTS=200 over a real job, by SEED=…, and the proof that nothing was lost (half an hour)
 	@$(PY) -m tests.chaos --faults=$(FAULTS) $(SEED:%=--seed=%) --data='$(DIGITS)/train/*.recordio'
 
-bench: $(VENV)/.dev $(DIGITS)/.made ## a look at every measurement of benchmarks/; each by itself measures more (docs/performance.md)
+bench: $(VENV)/.dev $(DIGITS)/.made ## a look at every measurement of benchmarks/ (6 minutes); each by itself measures more (docs/performance.md)
 	@for script in benchmarks/*.py; do echo "==> $$script"; $(PY) "$$script" --short || exit 1; done
 	@echo "==> benchmarks.elasticity" && $(PY) -m benchmarks.elasticity --repeats=2 --peers=
 
