@@ -122,6 +122,24 @@ def test_wrong_flags_are_answered_in_a_line_and_help_tells_them() -> None:
     assert ended.returncode == 0 and "usage: python benchmarks/coordinator.py [--workers=WORKERS]" in ended.stdout
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_make_bench_can_ask_each_for_a_look(script: str) -> None:
+    text = (ROOT / "benchmarks" / script).read_text(encoding="utf-8")
+    assert "short: bool = False," in text or '"--short"' in text
+
+
+def test_a_short_run_of_sql_needs_no_database() -> None:
+    ended = run("sql.py", "--short")
+    assert ended.returncode == 0, ended.stderr
+    done = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [(each["what"], each["rows"]) for each in done] == [
+        *(("copy", 10_000), ("extract", 1000)),
+        *(("extract", 10_000), ("write_back", 10_000)),
+    ]
+    ended = run("sql.py", "sqlite:////nowhere/there.db")
+    assert ended.returncode == 1 and ended.stderr.startswith("error: sqlite:////nowhere/there.db: there is no file")
+
+
 def test_a_short_run_of_the_coordinators_benchmark(tmp_path: Path) -> None:
     pytest.importorskip("horovod", reason="Horovod is not installed: python -m edl_allreduce.horovod_wheel install")
     flags = ("--workers=3,6", "--tasks=4", "--seconds=0.5", "--repeats=1", f"--output={tmp_path}")
