@@ -55,18 +55,15 @@ def measure(megabytes: int = 40, repeats: int = 7, short: bool = False, output: 
         megabytes, repeats = 4, 2
     keep_freed_memory()
     report = Report("formats", output, megabytes=megabytes, repeats=repeats)
-    rows = []
+    rows, shares = [], {}
     with tempfile.TemporaryDirectory(prefix="edl-formats-") as folder:
         for name, theirs, ours, number in _files(Path(folder), megabytes * 1_000_000):
-            found = alternate(
-                {"theirs": partial(_seconds, theirs, number), "ours": partial(_seconds, ours, number)}, repeats
-            )
-            rates = summary(number / each for each in found["theirs"])
-            rows.append(
-                {"format": name, "records per second": rates, "of RecordIO's": ratios(found["ours"], found["theirs"])}
-            )
+            found = alternate({file: partial(_seconds, file, number) for file in (theirs, ours)}, repeats)
+            rates = summary(number / each for each in found[theirs])
+            shares[name] = ratios(found[ours], found[theirs])
+            rows.append({"format": name, "records per second": rates, "of RecordIO's": shares[name]})
     report.table("records per second of a core", rows)
-    report.close(partial(_panel, {row["format"]: row["of RecordIO's"].median for row in rows}))
+    report.close(partial(_panel, {name: each.median for name, each in shares.items()}))
 
 
 def _panel(shares: dict[str, float], axes: Any) -> None:
