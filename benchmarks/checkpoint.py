@@ -169,8 +169,8 @@ def _measure(megabytes: float, batch: int, checkpoints: int) -> dict[str, Summar
 
 
 def _copy_seconds(size: int) -> list[float]:
-    """Of copying so many bytes, several times, into memory that was written to before."""
-    source, target = np.zeros(size, np.uint8), np.ones(size, np.uint8)
+    """Of copying so many bytes, several times, between places that have been written to and so have their pages."""
+    source, target = np.full(size, 1, np.uint8), np.full(size, 2, np.uint8)
     found = []
     for _ in range(COPIES):
         began = time.perf_counter()

@@ -28,13 +28,13 @@ import tensorflow as tf
 
 from benchmarks.common import plots
 from benchmarks.common.command import run
+from benchmarks.common.records import write_recordio, write_tfrecord
 from benchmarks.common.report import Report
 from benchmarks.common.summary import alternate, ratios, summary
 from edl_allreduce.contracts.base import Mode, TrainingModel, vectorised
 from edl_allreduce.contracts.inputs import input_from
 from edl_allreduce.dataset import make_dataset
 from edl_allreduce.position import Position
-from edl_allreduce.recordio import Writer
 from edl_allreduce.records import index_many
 from edl_allreduce.tf_example import example_bytes
 from edl_allreduce.worker.feed import Feed
@@ -188,12 +188,9 @@ def _write(shape: Shape, records: int, folder: Path) -> None:
     for file in range(FILES):
         own = [example_bytes(shape.make(n, chance)) for n in range(file, records, FILES)]
         for kind in ("raw", "snappy"):
-            with Writer(str(folder / f"{kind}-{file}"), "none" if kind == "raw" else kind, CHUNK_BYTES) as ours:
-                for record in own:
-                    ours.write(record)
-        with tf.io.TFRecordWriter(str(folder / f"tfrecord-{file}")) as theirs:
-            for record in own:
-                theirs.write(record)
+            compressor = "none" if kind == "raw" else kind
+            write_recordio(folder / f"{kind}-{file}", own, compressor=compressor, max_chunk_bytes=CHUNK_BYTES)
+        write_tfrecord(folder / f"tfrecord-{file}", own)
 
 
 def _theirs(files: Sequence[str], shape: Shape, shuffle: bool = False) -> tf.data.Dataset:

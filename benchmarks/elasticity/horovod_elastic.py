@@ -23,6 +23,7 @@ ABOUT = (
 OURS = (
     "the one of our own build, with all changes of edl_allreduce/horovod_patches.py, which make its reforms faster, too"
 )
+INSTALL = "horovodrun is not installed: python -m edl_allreduce.horovod_wheel install"
 ANOTHER = "that of --horovod={}"  # made by `python -m edl_allreduce.horovod_wheel build --as_released`, if all is well
 SSH = """\
 #!/bin/sh
@@ -36,9 +37,9 @@ exec /bin/sh -c "$*"
 def peer(folder: str = "") -> Peer:
     """Horovod Elastic as it is installed here, or in a folder of its own."""
     there = _command(folder) and (folder or find_spec("horovod"))
-    missing = "" if there else "horovodrun is not installed: python -m edl_allreduce.horovod_wheel install"
+    missing = f"--horovod={folder}: there is no bin/horovodrun in it" if folder else INSTALL
     about = ABOUT + (ANOTHER.format(folder) if folder else OURS)
-    return Peer(HOROVOD, GROUPS, lambda setting, _: HorovodJob(setting, folder), missing, about)
+    return Peer(HOROVOD, GROUPS, lambda setting, _: HorovodJob(setting, folder), "" if there else missing, about)
 
 
 class HorovodJob(PeerJob):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edl_allreduce.recordio import Writer
+from benchmarks.common.records import write_recordio, write_tfrecord
 from edl_allreduce.tf_example import example_bytes
 
 FILES = 4
@@ -37,16 +37,10 @@ MAKERS: Mapping[str, tuple[int, Callable[[int, np.random.Generator], Mapping[str
 
 def write(model: str, folder: Path) -> None:
     """Writes random records for a model, the same ones in both formats."""
-    import tensorflow as tf
-
     number, make = MAKERS[model]
     folder.mkdir(parents=True)
     chance = np.random.default_rng(0)
     for file in range(FILES):
         examples = [example_bytes(make(each, chance)) for each in range(file, number, FILES)]
-        with Writer(str(folder / f"{file}.recordio")) as ours:
-            for record in examples:
-                ours.write(record)
-        with tf.io.TFRecordWriter(str(folder / f"{file}.tfrecord")) as theirs:
-            for record in examples:
-                theirs.write(record)
+        write_recordio(folder / f"{file}.recordio", examples)
+        write_tfrecord(folder / f"{file}.tfrecord", examples)
