@@ -15,6 +15,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ COLUMNS = (
     "kind VARCHAR(20)",
 )
 PREDICTIONS_PER_FILE = 65536
-SHORT_ROWS = 10_000
+LEAST_ROWS, SHORT_ROWS = 1000, 10_000
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--short", action="store_true", help=f"a look at it: {SHORT_ROWS} rows")
     arguments = parser.parse_args(argv)
     rows = SHORT_ROWS if arguments.short else arguments.rows
+    if rows < LEAST_ROWS:
+        parser.error(f"--rows: expected at least {LEAST_ROWS}, since a tenth of them is read as well, got {rows}")
     with tempfile.TemporaryDirectory(prefix="edl-sql-") as folder:
         try:
             measure(arguments.database or _sqlite(folder), rows, folder)
@@ -100,21 +103,18 @@ def make(database: str, rows: int) -> None:
 def measured(work: Callable[..., None], database: str, rows: int, folder: str) -> dict[str, Any]:
     """Runs `work` in a new process; its seconds, rows per second, and greatest memory."""
     context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=_timed, args=(queue, work, database, rows, folder))
-    process.start()
-    seconds, found = queue.get()
-    process.join()
+    with ProcessPoolExecutor(1, context) as pool:
+        seconds, found = pool.submit(_timed, work, database, rows, folder).result()
     name = work.__name__.lstrip("_")
     return {"what": name, "rows": rows, "seconds": round(seconds, 2), "rows_per_second": round(rows / seconds), **found}
 
 
-def _timed(queue: Any, work: Callable[..., None], database: str, rows: int, folder: str) -> None:
+def _timed(work: Callable[..., None], database: str, rows: int, folder: str) -> tuple[float, dict[str, Any]]:
     start, own_start, before = time.perf_counter(), time.process_time(), _memory()
     work(database, rows, folder)
     own = round(time.process_time() - own_start, 2)
     found = {"own_cpu_seconds": own, "megabytes": _memory(), "megabytes_at_start": before}
-    queue.put((time.perf_counter() - start, found))
+    return time.perf_counter() - start, found
 
 
 def _memory() -> int:
