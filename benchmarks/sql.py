@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             measure(arguments.database or _sqlite(folder), rows, folder)
         except EdlError as error:
             raise SystemExit(f"error: {error}") from None
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
 
 
 def measure(database: str, rows: int, folder: str) -> None:
