@@ -58,7 +58,7 @@ def test_the_coordinator_is_killed_and_nobody_steps_less(train: Train, hold: Hol
     run = job.finish()
     assert_done(run)
     assert_each_record_once(run, records, EPOCHS)
-    assert run.rounds[1]["members"] == [0, 2]
+    assert set(run.rounds[1]["members"]) == {0, 2}  # rank 0 is whoever got the step in which worker 1 died
     assert sorted(run.losses) == sorted(calm.losses)  # told late, but told
     assert_same_curve(run, calm)
     assert "the coordinator was restarted; the workers train on" in run.text
