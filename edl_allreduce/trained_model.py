@@ -13,8 +13,6 @@ A model is made again from its code and params; nothing is unpickled. Loading ru
 
 from __future__ import annotations
 
-import atexit
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -27,14 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from edl_allreduce import __version__, contracts, parameters, storage
 from edl_allreduce.bundle import BUNDLE, CODE, KERAS, MESSAGE, PARAMS, SPEC, listed, written_by
 from edl_allreduce.contracts.base import TrainingModel
 from edl_allreduce.contracts.user_errors import user_code
 from edl_allreduce.contracts.zoo_files import code_files
-from edl_allreduce.errors import DataError, ModelError, StorageError, UsageError
+from edl_allreduce.errors import DataError, ModelError, UsageError
+from edl_allreduce.fetched_model import FetchedModel, fetch, sha256
 from edl_allreduce.keras_file import save_keras
 from edl_allreduce.notices import notices
 from edl_allreduce.spec import JobSpec, ModelSpec
@@ -106,25 +103,23 @@ def write(
 def load(
     url: str, mode: contracts.Mode = contracts.Mode.EVALUATION, column_names: tuple[str, ...] | None = None
 ) -> Loaded:
-    """Makes the model of a folder again, from its code and its parameters.
+    """Makes the model of a folder again, from its code and its parameters; see `fetch` and `make`."""
+    return make(fetch(url), mode, column_names)
+
+
+def make(fetched: FetchedModel, mode: contracts.Mode, column_names: tuple[str, ...] | None = None) -> Loaded:
+    """Makes a model again from its files, once: its weights are removed as soon as the model has them.
 
     Args:
-        url: folder or URL that `write` wrote.
+        fetched: its files.
         mode: what records will be parsed for.
         column_names: of the records, where they are rows of a table.
 
     Raises:
-        UsageError: there is no trained model.
-        DataError: a file of it is missing or damaged, or it is being replaced.
+        DataError: its code is not complete, or its weights are damaged.
         ModelError: its code fails here, or makes other parameters than those stored.
-        StorageError: it cannot be read.
     """
-    folder = Path(tempfile.mkdtemp(prefix="edl-model-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the code must stay: tracebacks and late imports use it
-    message = _download(url, folder)
-    params = folder / message.params_filename
-    spec = _read_spec(url, folder)
-    zoo = str(folder / CODE)
+    url, zoo, message, spec = fetched.url, fetched.model_zoo, fetched.message, fetched.spec
     try:
         with _precision(spec.training.mixed_precision):
             training = contracts.load(_model_spec(message, zoo, spec.model.metrics), mode, column_names)
@@ -134,8 +129,8 @@ def load(
         raise DataError(f"{url}: its code is incomplete: {str(error).replace(zoo, CODE)}") from error
     except ModelError as error:
         raise ModelError(f"{url}: {str(error).replace(zoo, CODE)}") from error
-    parameters.restore(training.model.weights, str(params), storage.join(url, params.name))
-    params.unlink()
+    parameters.restore(training.model.weights, str(fetched.params), storage.join(url, fetched.params.name))
+    fetched.params.unlink()
     return Loaded(training.model, training, zoo, training.batches, spec, message)
 
 
@@ -146,7 +141,7 @@ def _put_together(folder: Path, model: Any, spec: JobSpec, notes: dict[str, str]
     _save_keras(model, folder / KERAS, spec.model)
     (folder / SPEC).write_text(spec.to_json(), encoding="utf-8")
     (folder / MESSAGE).write_bytes(_message(spec.model).SerializeToString(deterministic=True))
-    files = {path.relative_to(folder).as_posix(): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     about = {"job": job, "files": files, "versions": _versions(), "notes": notes}
     (folder / BUNDLE).write_text(json.dumps(about, indent=1), encoding="utf-8")
     return files
@@ -221,53 +216,3 @@ def _listed_before(url: str) -> dict[str, str]:
         return listed(url)
     except DataError:
         return {}
-
-
-def _download(url: str, folder: Path) -> TrainedModel:
-    """Fetches what is needed to make the model again, checked, and returns what trained_model.pb says."""
-    if not storage.exists(storage.join(url, MESSAGE)):
-        there = (
-            "there is no such folder"
-            if not storage.exists(url)
-            else f"it has no {MESSAGE}: not finished, or being replaced"
-        )
-        raise UsageError(f"{url}: is no trained model: {there}")
-    files = listed(url)
-    _fetch(url, MESSAGE, files, folder)
-    try:
-        message = TrainedModel.FromString((folder / MESSAGE).read_bytes())
-    except DecodeError:
-        raise DataError(f"{url}: its {MESSAGE} is damaged") from None
-    for name in {message.params_filename, SPEC, *(name for name in files if name.startswith(f"{CODE}/"))}:
-        _fetch(url, name, files, folder)
-    return message
-
-
-def _read_spec(url: str, folder: Path) -> JobSpec:
-    try:
-        return JobSpec.from_json((folder / SPEC).read_text(encoding="utf-8"))
-    except (UsageError, ValueError) as error:
-        raise DataError(f"{url}: its {SPEC} is none of this version of edl_allreduce: {error}") from error
-
-
-def _fetch(url: str, name: str, files: Mapping[str, str], folder: Path) -> None:
-    """Copies one file into a local folder, and checks it."""
-    if name not in files:
-        raise DataError(f"{url}: its {BUNDLE} lists no {name!r}")
-    target = folder / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with storage.open_read(storage.join(url, name)) as source, target.open("wb") as copy:
-            shutil.copyfileobj(source, copy, 1 << 20)
-    except StorageError as error:
-        raise DataError(f"{url}: a file of the trained model cannot be read: {error}") from error
-    if _sha256(target) != files[name]:
-        raise DataError(f"{url}: {name} is not the one that {BUNDLE} lists: damaged, or being replaced right now")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -169,6 +169,7 @@ def test_a_killed_prediction_is_finished_by_the_next(model: Path, many: Path, tm
     }
     job = Job(tmp_path / "first", flags, command="predict")
     job.until(lambda: len([line for line in job.history() if "tasks" in line]) >= 5, "tasks")
+    assert_keras_is_lean(job)
     job.interrupt()
     assert job.finish().code == 130
     there = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "predicted").glob("part-*")}
@@ -184,6 +185,11 @@ def test_a_killed_prediction_is_finished_by_the_next(model: Path, many: Path, tm
     np.testing.assert_allclose(found, expected_outputs(model, many), rtol=1e-4, atol=1e-5)
     again = Job(tmp_path / "third", flags, command="predict").finish()
     assert again.code == 2 and "holds predictions already; choose another folder or add --overwrite" in again.text
+
+
+def assert_keras_is_lean(job: Job) -> None:
+    loaded = {Path(each.path).parent.name for worker in job.workers().values() for each in worker.memory_maps()}
+    assert "tensorflow" in loaded and not loaded & {"sklearn", "matplotlib"}  # as tests/test_lean_imports.py wants it
 
 
 def test_a_bad_record_is_named(model: Path, digits: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import threading
 from edl_allreduce import task_spec
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.errors import EdlError
+from edl_allreduce.fetched_model import fetch
 from edl_allreduce.notices import Teller, notices
 from edl_allreduce.spec import JobSpec
 from edl_allreduce.worker.access import own_address, read_certificate, read_token
@@ -72,11 +73,14 @@ def _work(session: Session, prepared: threading.Event, hello: pb.Hello, port: in
     _share_cores(local_workers)
     keep_freed_memory()
     spec = task_spec.from_json(message.welcome.spec)
+    session.patience = spec.elastic.coordinator_timeout
     if not isinstance(spec, JobSpec):
+        fetched = fetch(spec.model.trained_model)
         with uncollected():
+            load_keras(fetched.model_zoo)
             from edl_allreduce.worker.task_worker import TaskWorker
 
-        task_worker = TaskWorker(message.welcome, hello.worker_id, session)
+        task_worker = TaskWorker(message.welcome, fetched, hello.worker_id, session)
         session.on_abandon = lambda: None
         prepared.set()
         task_worker.run()

@@ -12,6 +12,7 @@ from edl_allreduce.bundle import CODE
 from edl_allreduce.control import control_pb2 as pb
 from edl_allreduce.control.dataset import dataset_from_message
 from edl_allreduce.errors import ModelError
+from edl_allreduce.fetched_model import FetchedModel
 from edl_allreduce.task_spec import WHOLE_JOB, EvaluateSpec, PredictSpec
 from edl_allreduce.worker.evaluation import Evaluator
 from edl_allreduce.worker.leases import Interrupted, Leases
@@ -32,23 +33,23 @@ class TaskWorker:
 
     Args:
         welcome: the job and its data, as the coordinator told them.
+        fetched: the job's trained model.
         worker_id: never used twice in a job.
         session: the connection to the coordinator.
 
     Raises:
-        UsageError, DataError, ModelError, StorageError: the trained model cannot be used.
+        DataError, ModelError, StorageError: the trained model cannot be used.
     """
 
-    def __init__(self, welcome: pb.Welcome, worker_id: int, session: Session) -> None:
+    def __init__(self, welcome: pb.Welcome, fetched: FetchedModel, worker_id: int, session: Session) -> None:
         self._session, self._doing = session, _Doing()
         session.standing, session.activity = self._standing, self._activity
         spec, dataset = task_spec.from_json(welcome.spec), dataset_from_message(welcome.dataset)
         assert isinstance(spec, (EvaluateSpec, PredictSpec))
-        session.patience = spec.elastic.coordinator_timeout
         self._spec = spec
         mode = contracts.Mode.PREDICTION if isinstance(spec, PredictSpec) else contracts.Mode.EVALUATION
         columns = records.column_names(dataset.files[0], dataset.data_format)
-        loaded = trained_model.load(spec.model.trained_model, mode, columns)
+        loaded = trained_model.make(fetched, mode, columns)
         training, zoo, batch = loaded.training, loaded.model_zoo, spec.data.batch_size
         self._zoo, self._code = zoo, storage.join(spec.model.trained_model, CODE)
         self._performer: Evaluator | Predictor

@@ -101,7 +101,6 @@ class Worker:
         self._repeated = 0  # records of a step that has begun and is not done
         self._place = Whereabouts(self._step.computed_at)
         session.standing, session.activity = self._place.standing, self._place.activity
-        session.patience = self._spec.elastic.coordinator_timeout
 
     def _use_own_reader(self) -> None:
         data = self._spec.data
