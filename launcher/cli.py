@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-INTERRUPTED, BROKEN_PIPE = 128 + 2, 128 + 13
+UNUSABLE, INTERRUPTED, BROKEN_PIPE = 2, 128 + 2, 128 + 13
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,6 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has enough of it
         _drop_output()
         return BROKEN_PIPE
+    except ModuleNotFoundError as error:  # a checkout that nobody has installed
+        print(f"error: edl_allreduce needs {error.name}, not installed in {sys.prefix}: {_install()}", file=sys.stderr)
+        return UNUSABLE
 
 
 def _run(words: list[str]) -> int:
@@ -38,6 +43,12 @@ def _run(words: list[str]) -> int:
         print(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
         _drop_output()
         return StorageError.exit_code
+
+
+def _install() -> str:
+    root = Path(__file__).resolve().parent.parent
+    what = f"-e {shlex.quote(str(root))}" if (root / "setup.py").exists() else "edl_allreduce"
+    return f"{shlex.quote(sys.executable)} -m pip install {what}"
 
 
 def _drop_output() -> None:

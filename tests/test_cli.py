@@ -17,6 +17,7 @@ from launcher.cli import main
 from launcher.commands.table import COMMANDS, Command, summaries
 from launcher.settings import TRAIN_FLAGS
 from tests.fakes import FLAGS, alive, enter, gone
+from tests.jobs import REPOSITORY
 
 SUPERVISOR = "rendezvous.supervisor"
 EDL = [sys.executable, "-m", "edl_allreduce.launch"]
@@ -123,6 +124,16 @@ def test_a_command_is_a_plain_function(
         assert (code, calls) == (2, []) and capsys.readouterr().err.startswith(f"error: {called}")
     else:
         assert (code, calls) == (7 if line.startswith("move") else 0, [called])
+
+
+def test_a_checkout_that_is_not_installed_says_how_to(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "fire", None)
+    assert main(["train", "--model_zoo=zoo"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: edl_allreduce needs fire, not installed in ")
+    assert told.endswith(f"{sys.executable} -m pip install -e {REPOSITORY}\n")
 
 
 def test_an_unexpected_exception_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
