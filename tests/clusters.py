@@ -159,7 +159,7 @@ class ClusterJob:
             f"a round of {workers}",
         )
 
-    def goes_on(self, steps: int = 20) -> None:
+    def goes_on(self, steps: int = 10) -> None:
         """Waits until so many more steps are done."""
         goal = self.steps() + steps
         self.until(lambda: self.steps() >= goal, f"step {goal}")

@@ -24,12 +24,11 @@ from edl_allreduce import cluster as names
 from edl_allreduce.trained_model_pb2 import TrainedModel
 from edl_allreduce.worker.audit import consumed
 from tests.clusters import Cluster, ClusterJob
-from tests.jobs import BATCH, REPOSITORY, assert_done, digits_job, weights
+from tests.jobs import BATCH, REPOSITORY, Hold, assert_done, digits_job, weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first has the base image made
 
-PAUSE = 0.08  # seconds of a step: a job must last as long as the things that happen to it
-EPOCHS = 60
+EPOCHS = 30
 PATIENCE = 600.0
 SPREAD = """\
 worker:
@@ -59,12 +58,18 @@ def output(cluster: Cluster, name: str) -> Path:
     return folder
 
 
+def hold(cluster: Cluster) -> Hold:
+    """What the jobs of `train` are held by."""
+    return Hold(cluster.shared / "hold")
+
+
 def train(cluster: Cluster, data: str, name: str, **flags: Any) -> ClusterJob:
+    """Starts a job that takes its time, until `finish`: it must last as long as the things that happen to it."""
+    hold(cluster).file.touch()
     defaults: dict[str, Any] = {
+        **hold(cluster).flags,
         "image": cluster.image,
         "model_zoo": names.CUSTOM_ZOO,
-        "model_def": "paced.Classifier",
-        "params": f"pause={PAUSE}",
         "data": data,
         "output": output(cluster, name),
         "batch_size": BATCH,
@@ -74,6 +79,12 @@ def train(cluster: Cluster, data: str, name: str, **flags: Any) -> ClusterJob:
         "audit": True,
     }
     return ClusterJob(cluster, name, "train", **(defaults | flags))
+
+
+def finish(job: ClusterJob) -> str:
+    """Lets a job go at its own pace; returns what it printed by its end."""
+    hold(job.cluster).file.unlink()
+    return job.finish(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +190,8 @@ def test_whatever_happens_to_its_pods(cluster: Cluster, data: str, alone: dict[s
     edl(cluster, "scale", job.name, "2")
     full_again(job, 2, before)
 
-    text = job.finish(PATIENCE)
-    assert "trained 60 epochs" in text and "Traceback" not in text
+    text = finish(job)
+    assert f"trained {EPOCHS} epochs" in text and "Traceback" not in text
     assert_same_result(job, alone, records)
     started = [int(name.rpartition("-")[2]) for name in cluster.pods(job.name)]
     assert len(started) == len(set(started))
@@ -222,7 +233,7 @@ def test_nodes_that_are_drained_and_that_die(
             full_again(job, 4, before)
         finally:
             subprocess.run([*shlex.split(up), number], check=True)
-    assert "Traceback" not in job.finish(PATIENCE)
+    assert "Traceback" not in finish(job)
     assert_same_result(job, alone, records)
 
 
