@@ -137,8 +137,9 @@ def use_everything(folder: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["503", "429", "500", "reset"])
-def test_s3_that_fails_for_a_while(s3: tuple[str, Faulty], kind: str) -> None:
+def test_s3_that_fails_for_a_while(s3: tuple[str, Faulty], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket, proxy = s3
+    monkeypatch.setattr(storage_retry, "FIRST_PAUSE_SECONDS", 0.01)
     before = proxy.faulted
     proxy.fail(kind, requests=3)
     use_everything(f"{bucket}/{kind}")
