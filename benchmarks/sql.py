@@ -44,7 +44,9 @@ LEAST_ROWS, SHORT_ROWS = 1000, 10_000
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints one line of JSON per measurement."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sql", description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sql", description=__doc__.split("\n", 1)[0], allow_abbrev=False
+    )
     parser.add_argument("database", nargs="?", help="its URL; without one, a file of SQLite is made and removed")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the table (%(default)s)")
     parser.add_argument("--short", action="store_true", help=f"a look at it: {SHORT_ROWS} rows")

@@ -150,7 +150,7 @@ def _publish(folder: Path, output: str, marks: Sequence[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exports as the arguments say; returns the process's exit code."""
-    parser = argparse.ArgumentParser(prog="python -m edl_allreduce.export", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m edl_allreduce.export", description=__doc__, allow_abbrev=False)
     parser.add_argument("--trained_model", required=True, help="folder or URL of the trained model")
     parser.add_argument("--output", required=True, help="folder or URL for the result")
     parser.add_argument("--format", default="", help=f"{' or '.join(FORMATS)}, or both joined by a comma")

@@ -203,6 +203,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m edl_allreduce.horovod_wheel",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("command", choices=["build", "install", "check"])
     parser.add_argument("--as_released", action="store_true", help="build: change only what keeps it from compiling")

@@ -21,16 +21,18 @@ def run(name: str, make: Callable[..., str], at_least: float | None = None, argv
     """
     from edl_allreduce.errors import EdlError
 
-    parser = argparse.ArgumentParser(prog=f"python -m model_zoo.{name}")
+    parser = argparse.ArgumentParser(prog=f"python -m model_zoo.{name}", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     about = "write the data as RecordIO into FOLDER/train and FOLDER/test"
-    maker = commands.add_parser("make", help=about, description=inspect.getdoc(make))
+    maker = commands.add_parser("make", help=about, description=inspect.getdoc(make), allow_abbrev=False)
     maker.add_argument("folder")
     flags = [each for each in inspect.signature(make).parameters.values() if each.kind is each.KEYWORD_ONLY]
     for flag in flags:
         maker.add_argument(f"--{flag.name}", type=type(flag.default), default=flag.default)
     if at_least is not None:
-        evaluator = commands.add_parser("evaluate", help="print the accuracy of a trained model on RecordIO files")
+        evaluator = commands.add_parser(
+            "evaluate", help="print the accuracy of a trained model on RecordIO files", allow_abbrev=False
+        )
         evaluator.add_argument("output", help="folder or URL of the trained model")
         evaluator.add_argument("files", nargs="+", help="files, patterns or folders of held-out records")
         evaluator.add_argument(

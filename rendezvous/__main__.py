@@ -46,7 +46,7 @@ LAST_WATCH_SECONDS = 2.0  # how long launchers may take to fetch the last status
 
 def main() -> int:
     """The exit code of the job; DEPARTED when it goes on without this coordinator."""
-    parser = argparse.ArgumentParser(prog="python -m rendezvous", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m rendezvous", description=__doc__, allow_abbrev=False)
     parser.add_argument("--job_folder", required=True, type=Path, help="with spec.json and token in it")
     parser.add_argument("--pod", action="store_true", help="it runs in a pod of Kubernetes, and its workers do")
     parser.add_argument("--open_to_readers", action="store_true", help="the dashboard may be read without the token")

@@ -38,7 +38,7 @@ PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 def main() -> int:
     """The exit code of the job."""
-    parser = argparse.ArgumentParser(prog="python -m rendezvous.supervisor", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m rendezvous.supervisor", description=__doc__, allow_abbrev=False)
     parser.add_argument("--job_folder", required=True, type=Path, help="with spec.json and token in it")
     parser.add_argument("--detached", action="store_true", help="the job goes on when its launcher ends")
     parser.add_argument("--pod", action="store_true", help="it runs in a pod of Kubernetes, and its workers do")

@@ -227,7 +227,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--past", type=int, default=0, help="steps done already")

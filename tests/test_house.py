@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import pkgutil
 import re
@@ -132,3 +133,14 @@ def test_the_version_is_stated_once() -> None:
     import edl_allreduce
 
     assert importlib.metadata.version("edl_allreduce") == edl_allreduce.__version__
+
+
+def test_no_program_takes_a_part_of_a_flag_for_the_flag() -> None:
+    found = 0
+    for folder in (*PACKAGES, "benchmarks", "tests"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(("ArgumentParser", ".add_parser")):
+                    found += 1
+                    assert "allow_abbrev=False" in ast.unparse(call), f"{file}:{call.lineno}"
+    assert found > 10

@@ -44,6 +44,7 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks.elasticity",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     kinds = "; ".join(f"{kind}: {what}" for kind, what in KINDS.items())
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"which faults, joined by commas ({kinds})")

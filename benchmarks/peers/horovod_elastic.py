@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="images and labels, as .npz")
     parser.add_argument("--stamps", required=True, help="folder in which every step's end is noted")
     parser.add_argument("--batch", type=int, required=True, help="records per step of all workers")

@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m edl_allreduce.worker", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m edl_allreduce.worker", description=__doc__, allow_abbrev=False)
     parser.add_argument("--coordinator", required=True, metavar="HOST:PORT")
     parser.add_argument("--worker_id", required=True, type=int)
     parser.add_argument("--host", default=socket.gethostname(), help="workers of the same host share it")

@@ -27,7 +27,7 @@ ADDRESS = "127.0.0.1"
 
 def main() -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(prog="python -m rendezvous.dashboard", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m rendezvous.dashboard", description=__doc__, allow_abbrev=False)
     parser.add_argument("places", nargs="+", help="an output, the folder of a run, or a job's folder")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:

@@ -71,7 +71,7 @@ def _end(number: int, frame: object) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__, allow_abbrev=False)
     parser.add_argument("--seed", type=int, help="decides the storm (default: another one each time)")
     parser.add_argument("--faults", type=int, default=20, help="how many (default %(default)s, about 8 s each)")
     parser.add_argument("--workers", type=int, default=3, help="to begin with (default %(default)s)")
