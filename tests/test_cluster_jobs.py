@@ -141,6 +141,17 @@ def pages_of(job: ClusterJob, cluster: Cluster, *paths: str) -> list[Any]:
     return list(json.loads(done.stdout))
 
 
+def shows_logs(job: ClusterJob, cluster: Cluster) -> bool:
+    """Whether the dashboard shows what the coordinator and rank 0 have logged, by the coordinator's own rights.
+
+    They have just logged the newest round. Still there may be nothing: kubelets that share a machine, as those of a
+    cluster for tests may, take each other's logs for nobody's and remove them, once a minute.
+    """
+    tails = pages_of(job, cluster, "coordinator/log", f"workers/{job.rounds()[-1]['members'][0]}/log")
+    assert not any(tail["unavailable"] for tail in tails), tails
+    return all(any(" INFO " in line for line in tail["lines"]) for tail in tails)
+
+
 def ids(pods: dict[str, Any]) -> set[int]:
     """The workers of pods."""
     return {int(pod.metadata.labels[names.LABEL_WORKER]) for pod in pods.values()}
@@ -164,13 +175,13 @@ def test_whatever_happens_to_its_pods(cluster: Cluster, data: str, alone: dict[s
     job = train(cluster, data, "stormy")
     job.trains_with(3)
     job.goes_on()
-    for tail in pages_of(job, cluster, "coordinator/log", "workers/0/log"):  # by the coordinator's own rights
-        assert tail["lines"] and not tail["unavailable"], tail
+    logs_seen = shows_logs(job, cluster)
 
     before = newest(job)
     cluster.kubectl("delete", "pod", names.worker_pod_name(job.name, 0), "--wait=false")
     left = full_again(job, 3, before)
     assert 0 not in left["members"]
+    logs_seen = logs_seen or shows_logs(job, cluster)
 
     victim = processes_of(cluster, job.name, left["members"][1])
     if victim:
@@ -186,9 +197,11 @@ def test_whatever_happens_to_its_pods(cluster: Cluster, data: str, alone: dict[s
     before = newest(job)
     assert "5 workers" in edl(cluster, "scale", job.name, "5")
     full_again(job, 5, before)
+    logs_seen = logs_seen or shows_logs(job, cluster)
     before = newest(job)
     edl(cluster, "scale", job.name, "2")
     full_again(job, 2, before)
+    assert logs_seen or shows_logs(job, cluster)
 
     text = finish(job)
     assert f"trained {EPOCHS} epochs" in text and "Traceback" not in text
