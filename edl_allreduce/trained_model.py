@@ -103,7 +103,15 @@ def write(
 def load(
     url: str, mode: contracts.Mode = contracts.Mode.EVALUATION, column_names: tuple[str, ...] | None = None
 ) -> Loaded:
-    """Makes the model of a folder again, from its code and its parameters; see `fetch` and `make`."""
+    """Makes the model of a folder again, from its code and its parameters.
+
+    Args:
+        url: folder or URL that `write` wrote.
+        mode, column_names: see `make`.
+
+    Raises:
+        UsageError, DataError, ModelError, StorageError: what `fetch` and `make` raise.
+    """
     return make(fetch(url), mode, column_names)
 
 
