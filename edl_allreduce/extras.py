@@ -27,8 +27,17 @@ def need(module: str, extra: str, purpose: str) -> Any:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        pip = f"{shlex.quote(sys.executable)} -m pip install 'edl_allreduce[{extra}]'"
-        raise UsageError(f"{purpose} needs {package}, not installed in {sys.prefix}: {pip}") from None
+        raise not_installed(purpose, package, f"'edl_allreduce[{extra}]'") from None
+
+
+def not_installed(purpose: str, package: str, what: str) -> UsageError:
+    """The error that says what needs a package, and by which command pip installs it.
+
+    Args:
+        what: as a shell takes it; what pip is asked for.
+    """
+    pip = f"{shlex.quote(sys.executable)} -m pip install {what}"
+    return UsageError(f"{purpose} needs {package}, not installed in {sys.prefix}: {pip}")
 
 
 class Later:

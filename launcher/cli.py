@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-UNUSABLE, INTERRUPTED, BROKEN_PIPE = 2, 128 + 2, 128 + 13
+INTERRUPTED, BROKEN_PIPE = 128 + 2, 128 + 13
+OURS = ("edl_allreduce", "launcher", "rendezvous", "model_zoo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,20 +21,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has enough of it
         _drop_output()
         return BROKEN_PIPE
-    except ModuleNotFoundError as error:  # a checkout that nobody has installed
-        print(f"error: edl_allreduce needs {error.name}, not installed in {sys.prefix}: {_install()}", file=sys.stderr)
-        return UNUSABLE
 
 
 def _run(words: list[str]) -> int:
     """Loads everything else only here, so that Ctrl-C in the meantime is no traceback either."""
     from edl_allreduce.errors import EdlError, StorageError
-    from launcher.commands.dispatch import run
+    from edl_allreduce.extras import not_installed
 
     try:
+        from launcher.commands.dispatch import run
+
         code = run(words)
         sys.stdout.flush()
         return code
+    except ModuleNotFoundError as error:  # a checkout that nobody has installed
+        if not error.name or error.name.partition(".")[0] in OURS:
+            raise
+        missing = not_installed("edl_allreduce", error.name, _ourselves())
+        print(f"error: {missing}", file=sys.stderr)
+        return missing.exit_code
     except EdlError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -45,10 +51,10 @@ def _run(words: list[str]) -> int:
         return StorageError.exit_code
 
 
-def _install() -> str:
+def _ourselves() -> str:
+    """What pip is asked for to install this very edl_allreduce."""
     root = Path(__file__).resolve().parent.parent
-    what = f"-e {shlex.quote(str(root))}" if (root / "setup.py").exists() else "edl_allreduce"
-    return f"{shlex.quote(sys.executable)} -m pip install {what}"
+    return f"-e {shlex.quote(str(root))}" if (root / "setup.py").exists() else "edl_allreduce"
 
 
 def _drop_output() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import signal
 import subprocess
@@ -139,6 +140,9 @@ def test_a_checkout_that_is_not_installed_says_how_to(
 def test_an_unexpected_exception_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launcher.run.check", lambda job: 1 / 0)
     with pytest.raises(ZeroDivisionError):
+        main(TRAIN)
+    monkeypatch.setattr("launcher.run.check", lambda job: importlib.import_module("launcher.nowhere"))
+    with pytest.raises(ModuleNotFoundError):
         main(TRAIN)
 
 

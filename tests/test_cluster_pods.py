@@ -89,6 +89,10 @@ class Job:
 
         await asyncio.wait_for(look(), PATIENCE_SECONDS)
 
+    async def sees_end_of(self, worker_id: int) -> None:
+        """Waits until a worker has ended."""
+        await self.until(lambda: worker_id in self.ended)
+
     async def only(self, *worker_ids: int) -> None:
         """Waits until these are all pods there are."""
         while set(self.pods()) != {self.pod(each) for each in worker_ids}:
@@ -198,7 +202,7 @@ def test_pods_come_and_go(namespace: tuple[Any, str]) -> None:
             assert job.ended[1][1], job.ended
             assert job.ended[2][0].startswith("was evicted") and job.ended[2][1]
             keeper.kill(3)
-            await job.until(lambda: 3 in job.ended)
+            await job.sees_end_of(3)
             assert job.ended[3] == ("was killed", False)
             await keeper.close(0)
 
@@ -217,15 +221,17 @@ def test_pods_that_end_by_themselves_stay_for_their_logs(namespace: tuple[Any, s
             logs = PodLogs(job.apis[0], job.owner, "coordinator", "worker")
             for id in range(3):  # a log may be removed just then by another kubelet: see test_cluster_jobs.shows_logs
                 keeper.start(id)
-                await job.until(lambda: id in job.ended)  # noqa: B023
-                assert job.ended[id] == ("ended with exit code 3", False) and id in job.started
-                await job.only(id)
+                await job.sees_end_of(id)
+                assert job.ended[id] == ("ended with exit code 3", False) and job.started == set(range(id + 1))
+                if id > 0:
+                    await job.only(id)  # the one before it goes
+                assert list(job.pods()) == [job.pod(id)]
                 if (found := await logs.tail(id, 5)) == told:
                     break
             assert found == told
             assert await PodLogs(job.apis[0], Owner(job.name, "1"), "", "worker").tail(id, 5) != told
             keeper.start(id + 1)
-            await job.until(lambda: id + 1 in job.ended)
+            await job.sees_end_of(id + 1)
             await job.only(id + 1)
             assert (await logs.tail(id, 5)).unavailable == "its pod is gone, and with it its log"
             await keeper.close(0)
@@ -239,10 +245,10 @@ def test_who_needs_more_memory_is_followed_by_one_with_more(namespace: tuple[Any
         async with a_job(namespace, HUNGRY, resources=resources) as job:
             keeper = await job.keeper(memory_max="90Mi")
             keeper.start(0)
-            await job.until(lambda: 0 in job.ended)
+            await job.sees_end_of(0)
             assert job.ended[0] == ("was OOM-killed (limit 64Mi)", True)
             keeper.start(1)
-            await job.until(lambda: 1 in job.ended)
+            await job.sees_end_of(1)
             assert job.ended[1] == ("was OOM-killed (limit 90Mi)", False), "no more is allowed"
             assert job.state()[WORKER_MEMORY] == "90Mi"
             await keeper.close(0)
@@ -262,7 +268,7 @@ def test_pods_without_room_or_image_say_so(namespace: tuple[Any, str]) -> None:
             assert "127.0.0.1:1/none:1" in imageless.waits[0][-1]
             for job in (roomless, imageless):
                 job.keepers[0].kill(0)
-                await job.until(lambda job=job: 0 in job.ended)  # type: ignore[misc]
+                await job.sees_end_of(0)
                 assert not job.started
                 await job.only()
                 await job.keepers[0].close(0)
@@ -282,7 +288,7 @@ def test_a_quota_is_waited_for(namespace: tuple[Any, str]) -> None:
             keeper.start(1)
             await job.until(lambda: "exceeded quota: none" in job.waits.get(0, [""])[-1])
             keeper.kill(0)
-            await job.until(lambda: 0 in job.ended)
+            await job.sees_end_of(0)
             job.core.delete_namespaced_resource_quota("none", job.namespace)
             await job.until(lambda: "Insufficient example.com/tokens" in job.waits[1][-1])
             assert list(job.pods()) == [job.pod(1)]
@@ -306,7 +312,7 @@ def test_the_next_coordinator_finds_all(namespace: tuple[Any, str]) -> None:
             assert job.recovered.alive == (0, 1) and job.recovered.next_id == 3, "ids are never used again"
             await job.until(lambda: job.started == {0, 1})
             job.delete(1)
-            await job.until(lambda: 1 in job.ended)
+            await job.sees_end_of(1)
             first.start(7)  # a last deed of the first, which does not know that it has been replaced
             await asyncio.wait_for(job.recalled.wait(), PATIENCE_SECONDS)
             await job.only(0)
@@ -354,7 +360,7 @@ def test_what_is_missed_is_listed_anew(namespace: tuple[Any, str]) -> None:
             way.block()
             way.open()
             job.delete(1)
-            await job.until(lambda: 1 in job.ended)
+            await job.sees_end_of(1)
             await keeper.close(0)
             way.block()
 

@@ -251,8 +251,8 @@ def test_a_worker_that_beats_but_gets_no_further_is_dropped() -> None:
             cause = job.coordinator.state.cause
             assert cause and cause.text.startswith("worker 1 has been computing for 0.")
             code, told = await members[1].refusal()  # its stream is closed; when it comes back, it is told
-            # What it says in the moment of the end makes the library on its side call the end INTERNAL.
-            assert code in (grpc.StatusCode.OK, grpc.StatusCode.INTERNAL)
+            # What it says in the moment of the end makes the library on its side, not ours, call that end INTERNAL.
+            assert code is grpc.StatusCode.OK or told == "Internal error from Core"
             again = Member(job.address, 1)
             await again.say(hello=pb.Hello(worker_id=1, standing=pb.Standing(state="training")))
             code, told = await again.refusal()
